@@ -1,0 +1,173 @@
+"""The records that flow through the framework: clip -> instruction -> query -> answer -> report. Plain frozen data.
+
+Units: MOS is on 0-100 (larger is better) unless a name says otherwise; score01 is in [0, 1]; times in seconds.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vqa2.core.errors import DataError
+
+T = TypeVar("T")
+Kind = Literal["video", "image", "text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distortion:
+    """One degradation of a clip: `name` is one of the 13 of VQA² stage 1, `variant` its mechanism (for example
+    flicker and shake are two mechanisms of one name), `strength` in (0, 1]."""
+
+    name: str
+    strength: float
+    variant: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """A playback interruption: `start_s` on the played timeline; a stall at 0 is initial buffering."""
+
+    start_s: float
+    length_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A media file with its annotations. `path` is relative to the data root; clips that share `content` never
+    lie in different splits. `mos` is on 0-100; `mos_rule` says where it comes from (`mos`, `vmaf`, `strength`)."""
+
+    id: str
+    path: str
+    dataset: str
+    split: str
+    content: str
+    kind: Kind
+    mos: float | None = None
+    mos_rule: str = ""
+    distortions: tuple[Distortion, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One exchange; `user` holds the marks `<video>` (all visual content) and optionally `<motion>`."""
+
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """One training row. `media` is relative to the data root and None for text-only rows."""
+
+    id: str
+    clip_id: str
+    kind: Kind
+    media: str | None
+    task: str
+    turns: tuple[Turn, ...]
+    mos: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring."""
+
+    id: str
+    path: Path
+    kind: Kind
+    question: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A predictor's reply. Exactly one of (`text`, `score01`) and `error` is set; `levels` are the probabilities of
+    high, good, fair, poor, low. A failure is never replaced by a value."""
+
+    id: str
+    text: str | None = None
+    score01: float | None = None
+    levels: tuple[float, ...] | None = None
+    error: str | None = None
+
+
+class Predictor(Protocol):
+    """Anything that answers: a model, a folder of saved predictions, a baseline, later the router and the agent."""
+
+    name: str
+
+    def score(self, queries: Sequence[Query]) -> list[Answer]:
+        """One score01 per query, in order; an item that fails carries `error`."""
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """One text per query, in order; an item that fails carries `error`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A value that never travels without its count; `lo`/`hi` bound the 95 % bootstrap interval; `value` is None
+    where it is undefined and `note` says why."""
+
+    name: str
+    value: float | None
+    n: int
+    lo: float | None = None
+    hi: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason)."""
+
+    benchmark: str
+    predictor: str
+    metrics: tuple[Metric, ...]
+    n_expected: int
+    n_scored: int
+    failures: tuple[tuple[str, str], ...] = ()
+    groups: dict[str, tuple[Metric, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_failed(self) -> int:
+        return self.n_expected - self.n_scored
+
+
+def write_jsonl(path: Path, records: Iterable) -> int:
+    """Writes dataclass records, one JSON object a line, atomically; returns how many."""
+    rows = [json.dumps(asdict(r), ensure_ascii=False, sort_keys=True) for r in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    part.replace(path)
+    return len(rows)
+
+
+def read_jsonl(path: Path, cls: type[T]) -> list[T]:
+    """Reads and validates records of dataclass `cls`. A malformed line is a DataError that names file and line."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    adapter, records = TypeAdapter(cls), []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(adapter.validate_json(line))
+        except ValidationError as err:
+            first = err.errors()[0]
+            where = ".".join(str(x) for x in first["loc"])
+            raise DataError(f"{path}:{number}: {where or 'row'}: {first['msg'].lower()}") from None
+    return records
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused where it would leave the data root (absolute paths, `..`, links outwards)."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise DataError(f"{relative}: leaves the data root {root}")
+    return path
