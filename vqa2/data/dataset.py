@@ -1,0 +1,103 @@
+"""Instruction sets for training: rows on disk -> a shuffled mixture -> padded batches.
+
+Shapes: B rows, L tokens, K key frames, T motion frames. See vqa2/data/layout.py for token order.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from pydantic import TypeAdapter
+
+from vqa2.core.errors import DataError
+from vqa2.core.records import Instruction, inside, read_jsonl
+from vqa2.data.layout import IGNORE
+from vqa2.data.video import Video, VideoSpec, read_media
+
+_INSTRUCTION = TypeAdapter(Instruction)
+
+
+def load_rows(root: Path, sets: dict[str, float], split: str, seed: int) -> list[Instruction]:
+    """Rows of several sets, each repeated `sets[name]` times (a fraction takes a seeded sample), in a seeded order."""
+    rng, rows = np.random.default_rng(seed), []
+    for name, share in sets.items():
+        path = root / f"{name}.{split}.jsonl"
+        found = read_jsonl(path, Instruction)
+        if not found:
+            raise DataError(f"{path}: holds no rows")
+        whole, part = divmod(share, 1)
+        rows += found * int(whole)
+        rows += [found[i] for i in rng.permutation(len(found))[: round(part * len(found))]]
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def as_dataset(rows: Sequence[Instruction]) -> Dataset:
+    """An Arrow table of JSON rows: workers share it, and 157 k rows do not live as Python objects in each of them."""
+    return Dataset.from_dict({"row": [_INSTRUCTION.dump_json(r).decode() for r in rows]})
+
+
+def as_rows(features: Sequence[dict[str, str]]) -> list[Instruction]:
+    """The rows of a batch of `as_dataset`."""
+    return [_INSTRUCTION.validate_json(f["row"]) for f in features]
+
+
+class Collator:
+    """Reads the clips of a batch of rows and pads its tokens.
+
+    `side="right"` for training, `"left"` for generation. `learn_from` maps a part to the kinds of rows it learns from.
+    An unreadable clip raises MediaError: unreadable files are found and listed before training (`quarantine`), so that
+    all ranks drop the same rows.
+    """
+
+    def __init__(self, processor, root: Path, video: VideoSpec, *, side: Literal["left", "right"]) -> None:
+        self.processor, self.root, self.video, self.side = processor, root, video, side
+        self.learn_from: dict[str, Sequence[str]] = {}
+
+    def __call__(self, features: Sequence[dict[str, str]]) -> dict[str, Any]:
+        batch = self.collate(as_rows(features))
+        del batch["rows"]
+        return batch
+
+    def read(self, row: Instruction) -> Video | None:
+        """The decoded clip of a row, None for text rows."""
+        if row.media is None:
+            return None
+        image, motion = self.processor.image_size, self.processor.motion_size
+        return read_media(inside(self.root, row.media), row.kind, (image, image), (motion, motion), self.video)
+
+    def collate(
+        self, rows: Sequence[Instruction], perturb: Callable[[Video, Instruction], Video] | None = None
+    ) -> dict[str, Any]:
+        """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) and `rows`."""
+        videos = [self.read(row) for row in rows]
+        if perturb is not None:
+            videos = [v if v is None else perturb(v, row) for v, row in zip(videos, rows)]
+        examples = [self.processor.example(r.turns, v, r.id) for r, v in zip(rows, videos)]
+        length = max(len(e.input_ids) for e in examples)
+        pad = self.processor.tokenizer.pad_token_id
+        batch: dict[str, Any] = {
+            "input_ids": self._pad([e.input_ids for e in examples], length, pad),
+            "attention_mask": self._pad([[1] * len(e.input_ids) for e in examples], length, 0),
+            "labels": self._pad([e.labels for e in examples], length, IGNORE),
+            **self.processor.media([v for v in videos if v is not None]),
+            "rows": list(rows),
+        }
+        kinds = [r.kind for r in rows if r.media is not None]
+        for part, key in (("vision", "vision_grad"), ("motion", "motion_grad")):
+            if kinds and part in self.learn_from:
+                batch[key] = torch.tensor([kind in self.learn_from[part] for kind in kinds])
+        return batch
+
+    def _pad(self, sequences: list[list[int]], length: int, value: int) -> torch.Tensor:
+        out = torch.full((len(sequences), length), value)
+        for i, s in enumerate(sequences):
+            if self.side == "right":
+                out[i, : len(s)] = torch.tensor(s)
+            else:
+                out[i, length - len(s) :] = torch.tensor(s)
+        return out
+
+

@@ -1,0 +1,118 @@
+"""From a model's YAML to a model and its processor: from a hub checkpoint, or from random weights at any size."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from transformers import AutoConfig, AutoTokenizer
+
+from vqa2.core.config import spec
+from vqa2.core.errors import ConfigError
+from vqa2.data.layout import Layout
+from vqa2.data.video import VideoSpec
+from vqa2.model.modeling import VQA2Config, VQA2ForConditionalGeneration
+from vqa2.model.processing import VQA2Processor, level_ids, train_tokenizer
+
+
+@spec
+class MotionSpec:
+    """Fast path of SlowFast: frame side in px, channels of the stem, blocks per stage, learned positions, chunk."""
+
+    image_size: Annotated[int, Ge(16)]
+    stem_channels: Annotated[int, Ge(1)]
+    depths: tuple[Annotated[int, Ge(1)], ...]
+    max_positions: Annotated[int, Ge(4)]
+    chunk_frames: Annotated[int, Ge(4)]
+
+
+@spec
+class ModelSpec:
+    """`weights`: a hub id or folder of LLaVA-OneVision in transformers' form, or null for random weights of
+    `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config). `tokenizer`: hub id or folder, or null
+    to train one of `vocab_size` on the set texts. `dtype` is the type of the weights."""
+
+    weights: str | None
+    tokenizer: str | None
+    vocab_size: Annotated[int, Gt(262)] | None
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    motion: MotionSpec
+    layout: Layout
+    use_motion: bool
+    system: str
+    dtype: Literal["float32", "bfloat16"]
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    video: VideoSpec
+
+
+def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGeneration, VQA2Processor]:
+    """A new model. With `weights`, only the motion side may be new: any other missing tensor is an error."""
+    tokenizer = _tokenizer(model, texts)
+    level_ids(tokenizer)
+    config = _config(model, tokenizer)
+    dtype = getattr(torch, model.dtype)
+    if model.weights is None:
+        network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
+    else:
+        network = _from_hub(model, config, dtype)
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    network.generation_config.pad_token_id = tokenizer.pad_token_id
+    processor = VQA2Processor(
+        tokenizer,
+        image_size=config.vision_config.image_size,
+        motion_size=model.motion.image_size,
+        tokens_per_frame=config.tokens_per_frame,
+        layout=model.layout,
+        use_motion=model.use_motion,
+        system=model.system,
+    )
+    return network, processor
+
+
+def _tokenizer(model: ModelSpec, texts: Iterable[str]):
+    if model.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<video>", "<motion>"]})
+        return tokenizer
+    if model.vocab_size is None:
+        raise ConfigError("model.vocab_size: required where model.tokenizer is null")
+    return train_tokenizer(texts, model.vocab_size)
+
+
+def _config(model: ModelSpec, tokenizer) -> VQA2Config:
+    image, video, motion = tokenizer.convert_tokens_to_ids(["<image>", "<video>", "<motion>"])
+    shared: dict[str, Any] = {
+        "image_token_index": image,
+        "video_token_index": video,
+        "motion_token_index": motion,
+        "layout": model.layout,
+        "motion": {
+            "image_size": model.motion.image_size,
+            "stem_channels": model.motion.stem_channels,
+            "depths": list(model.motion.depths),
+            "max_positions": model.motion.max_positions,
+            "chunk_frames": model.motion.chunk_frames,
+        },
+    }
+    if model.weights is None:
+        text = {"model_type": "qwen2", **model.text}
+        text.setdefault("vocab_size", len(tokenizer))
+        vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **model.vision}
+        return VQA2Config(vision_config=vision, text_config=text, **shared)
+    stock = AutoConfig.from_pretrained(model.weights)
+    if stock.model_type != "llava_onevision":
+        raise ConfigError(f"model.weights: {model.weights} is a {stock.model_type} checkpoint, llava_onevision is needed")
+    kept = {k: v for k, v in stock.to_dict().items() if k not in {*shared, "model_type", "architectures"}}
+    return VQA2Config(**kept, **shared)
+
+
+def _from_hub(model: ModelSpec, config: VQA2Config, dtype: torch.dtype) -> VQA2ForConditionalGeneration:
+    """Loads a stock LLaVA-OneVision; its keys are ours, so anything missing beyond the motion side is refused."""
+    network, info = VQA2ForConditionalGeneration.from_pretrained(
+        model.weights, config=config, dtype=dtype, attn_implementation=model.attention, output_loading_info=True
+    )
+    missing = [k for k in info["missing_keys"] if not k.startswith(("model.motion_tower.", "model.motion_projector."))]
+    if missing or info["mismatched_keys"]:
+        raise ConfigError(f"model.weights: {model.weights} lacks {len(missing)} tensors, first {missing[:1]}")
+    return network

@@ -1,0 +1,107 @@
+"""Inference: one class for the CLI, Python, benchmarks and rewards. Scores by level softmax, answers by generation.
+
+Level score (VQA², section 4): one prefill of the scoring prompt with the answer begun ("The quality of this video is"),
+softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01. Nothing is generated.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vqa2.core.errors import ConfigError, MediaError
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.records import Answer, Kind, Query, Turn
+from vqa2.core.scale import level_score
+from vqa2.data.video import Video, VideoSpec, read_media
+from vqa2.model.processing import END, level_ids
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class ModelPredictor:
+    """A trained model that scores and answers; the Predictor protocol of vqa2/core/records.py.
+
+    Items are processed one clip a batch: a clip's score then never depends on what it was batched with.
+    """
+
+    def __init__(self, folder: Path, video: VideoSpec, device: str, max_new_tokens: int) -> None:
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
+        self.model = AutoModelForImageTextToText.from_pretrained(folder).to(device).eval()
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.name, self.video, self.device, self.max_new_tokens = str(folder), video, device, max_new_tokens
+        self.fingerprint = _hash(folder / "model.safetensors.index.json", *sorted(folder.glob("*.safetensors")))
+        self._levels = level_ids(self.processor.tokenizer)
+
+    def score(self, queries: Sequence[Query]) -> list[Answer]:
+        """score01 and level probabilities per query; an unreadable file gives an Answer with `error`."""
+        return [self._guard(q, self._score) for q in queries]
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Greedy answers; an unreadable file gives an Answer with `error`."""
+        return [self._guard(q, self._answer) for q in queries]
+
+    def _guard(self, query: Query, fn) -> Answer:
+        try:
+            return fn(query, self._read(query))
+        except MediaError as err:
+            return Answer(id=query.id, error=err.reason)
+
+    def _read(self, query: Query) -> Video:
+        image, motion = self.processor.image_size, self.processor.motion_size
+        return read_media(query.path, query.kind, (image, image), (motion, motion), self.video)
+
+    def _inputs(self, query: Query, question: str, video: Video, begun: str) -> dict[str, torch.Tensor]:
+        example = self.processor.example((Turn(user=question, assistant=""),), video, query.id)
+        ids = example.input_ids + self.processor.tokenizer.encode(begun, add_special_tokens=False)
+        media = self.processor.media([video])
+        dtype = self.model.dtype
+        cast = {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
+        return {"input_ids": torch.tensor([ids], device=self.device), **cast}
+
+    @torch.inference_mode()
+    def _score(self, query: Query, video: Video) -> Answer:
+        inputs = self._inputs(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
+        logits = self.model(**inputs, logits_to_keep=1).logits[0, -1]
+        levels = logits[self._levels].float().softmax(-1).tolist()
+        return Answer(id=query.id, score01=level_score(levels), levels=tuple(levels))
+
+    @torch.inference_mode()
+    def _answer(self, query: Query, video: Video) -> Answer:
+        if query.question is None:
+            raise ConfigError(f"{query.id}: a question is needed to answer")
+        inputs = self._inputs(query, query.question, video, "")
+        mask = torch.ones_like(inputs["input_ids"])
+        new = self.model.generate(**inputs, attention_mask=mask, do_sample=False, max_new_tokens=self.max_new_tokens)
+        text = self.processor.tokenizer.decode(new[0], skip_special_tokens=False)
+        return Answer(id=query.id, text=text.split(END)[0].strip())
+
+
+def kind_of(path: Path) -> Kind:
+    """`image` for still formats by extension, else `video` (the reader checks what the file really is)."""
+    return "image" if path.suffix.lower() in IMAGES else "video"
+
+
+def media_files(target: Path) -> list[Path]:
+    """A file, or every file of a folder (not hidden, sorted). ConfigError for nothing to score."""
+    if target.is_file():
+        return [target]
+    if not target.is_dir():
+        raise ConfigError(f"{target}: no such file or folder")
+    files = sorted(p for p in target.iterdir() if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise ConfigError(f"{target}: the folder is empty")
+    return files
+
+
+def _hash(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as handle:
+                while block := handle.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""VQA2Processor: a decoded clip and a text to model inputs, and the tiny model's own tokenizer.
+
+The reader already resizes with PIL bicubic to the model's sizes (as the released code does), so preprocessing here is
+the normalization (x / 255 - 0.5) / 0.5 of SigLIP for both kinds of frames; torchvision is not needed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers.processing_utils import ProcessorMixin
+
+from vqa2.core.errors import ConfigError
+from vqa2.core.records import Turn
+from vqa2.core.scale import LEVELS
+from vqa2.data.layout import Example, Slots, Tokens, lay_out
+from vqa2.data.video import Video
+from vqa2.model.modeling import VQA2Config
+
+END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
+SPECIAL = [PAD, START, END, "<image>", "<video>", "<motion>"]
+# Qwen2's pre-tokenization: contractions, words with their leading space, single digits, punctuation, white space.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with Qwen2's pre-tokenization and special tokens, trained on `texts`; no download."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, padding_side="right")
+
+
+def level_ids(tokenizer) -> list[int]:
+    """Ids of " high" .. " low": one token each, distinct; ConfigError otherwise (the level score reads them)."""
+    ids = [tokenizer.encode(f" {level}", add_special_tokens=False) for level in LEVELS]
+    if any(len(i) != 1 for i in ids) or len({i[0] for i in ids}) != 5:
+        raise ConfigError(f"tokenizer: the level words {LEVELS} must be single, distinct tokens, got {ids}")
+    return [i[0] for i in ids]
+
+
+class VQA2Processor(ProcessorMixin):
+    """Tokenizer, token layout and frame normalization. Saved and loaded with the model; in AutoProcessor.
+
+    `image_size`, `motion_size` in px (square); `fps_divisor`-free: sampling is the reader's (one key frame a second).
+    """
+
+    attributes = ["tokenizer"]
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        tokenizer=None,
+        image_size: int = 384,
+        motion_size: int = 384,
+        tokens_per_frame: int = 196,
+        layout: str = "interleaved",
+        use_motion: bool = True,
+        system: str = "You are a helpful assistant.",
+        **kwargs,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.image_size, self.motion_size, self.tokens_per_frame = image_size, motion_size, tokens_per_frame
+        self.layout, self.use_motion, self.system = layout, use_motion, system
+
+    @property
+    def tokens(self) -> Tokens:
+        video, motion = self.tokenizer.convert_tokens_to_ids(["<video>", "<motion>"])
+        return Tokens(
+            video=video, motion=motion, layout=self.layout, use_motion=self.use_motion, system=self.system
+        )
+
+    def example(self, turns: Sequence[Turn], video: Video | None, where: str) -> Example:
+        """Ids and labels of a conversation over a clip; see `vqa2.data.layout.lay_out`."""
+        slots = None
+        if video is not None:
+            slots = Slots(
+                tokens_per_frame=self.tokens_per_frame,
+                num_key=len(video.key),
+                motion_second=tuple(video.motion_second.tolist()),
+            )
+        return lay_out(turns, slots, self.tokens, self.tokenizer, where)
+
+    def media(self, videos: Sequence[Video]) -> dict[str, Tensor]:
+        """`key_frames [ΣK,3,H,W]`, `motion_frames [ΣT,3,h,w]` (normalized float32) and `clip_sizes [clips,2]`."""
+        if not videos:
+            return {}
+        return {
+            "key_frames": _normalize([v.key for v in videos]),
+            "motion_frames": _normalize([v.motion for v in videos]),
+            "clip_sizes": torch.tensor([[len(v.key), len(v.motion)] for v in videos]),
+        }
+
+
+def _normalize(frames: Sequence) -> Tensor:
+    x = torch.cat([torch.from_numpy(f) for f in frames]).permute(0, 3, 1, 2)
+    return x.float().div_(127.5).sub_(1.0)
+
+
+AutoProcessor.register(VQA2Config, VQA2Processor)

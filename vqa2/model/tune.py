@@ -1,0 +1,147 @@
+"""What trains: a policy over named parts, LoRA where asked, learning rates per part, and the audit that proves it.
+
+The parts are closed: every parameter of the model belongs to exactly one.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
+from torch import nn
+
+from vqa2.core.config import spec
+from vqa2.core.errors import ConfigError
+
+Part = Literal["vision", "projector", "motion", "position", "motion_projector", "lm"]
+PARTS: dict[str, tuple[str, ...]] = {
+    "vision": ("model.vision_tower.",),
+    "projector": ("model.multi_modal_projector.", "model.image_newline"),
+    "motion": ("model.motion_tower.feature_extraction.",),
+    "position": ("model.motion_tower.position_embedding.",),
+    "motion_projector": ("model.motion_projector.",),
+    "lm": ("model.language_model.", "lm_head."),
+}
+
+
+@spec
+class Lora:
+    """LoRA on every linear layer of the parts whose policy is `lora`."""
+
+    rank: Annotated[int, Ge(1)]
+    alpha: Annotated[float, Gt(0)]
+    dropout: Annotated[float, Ge(0)]
+
+
+@spec
+class Tune:
+    """`parts`: frozen, full or lora for each part. `lr`: learning rate of each trained part. `learn_from`: the kinds
+    of rows (`image`, `video`) that the visual and the motion side learn from; empty means all. `motion_batchnorm`:
+    `stored` statistics or `train` (batch statistics, running ones updated)."""
+
+    parts: dict[Part, Literal["frozen", "full", "lora"]]
+    lr: dict[Part, Annotated[float, Gt(0)]]
+    learn_from: dict[Literal["vision", "motion"], tuple[Literal["image", "video"], ...]]
+    motion_batchnorm: Literal["stored", "train"]
+    lora: Lora
+
+    def __post_init__(self) -> None:
+        absent = [p for p in PARTS if p not in self.parts]
+        if absent:
+            raise ConfigError(f"stage.tune.parts.{absent[0]}: required and missing")
+        for part, policy in self.parts.items():
+            if policy != "frozen" and part not in self.lr:
+                raise ConfigError(f"stage.tune.lr.{part}: required, because stage.tune.parts.{part} is {policy}")
+        if all(p == "frozen" for p in self.parts.values()):
+            raise ConfigError("stage.tune.parts: every part is frozen, nothing would train")
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to, LoRA weights included."""
+    for part, prefixes in PARTS.items():
+        if name.startswith(prefixes):
+            return part
+    raise AssertionError(f"parameter {name} belongs to no part")
+
+
+def apply_policy(model: nn.Module, tune: Tune) -> LoraModel | None:
+    """Sets `requires_grad` by the policy and injects LoRA in place; returns the tuner that can merge it."""
+    lora_parts = [part for part, policy in tune.parts.items() if policy == "lora"]
+    tuner = None
+    if lora_parts:
+        targets = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and not name.startswith("lm_head") and part_of(f"{name}.") in lora_parts
+        ]
+        config = LoraConfig(
+            r=tune.lora.rank, lora_alpha=tune.lora.alpha, lora_dropout=tune.lora.dropout, target_modules=targets
+        )
+        tuner = LoraModel(model, config, "default")
+    for name, parameter in model.named_parameters():
+        policy = tune.parts[part_of(name)]
+        parameter.requires_grad_(policy == "full" or (policy == "lora" and "lora_" in name))
+    model.model.motion_tower.train_batchnorm = tune.motion_batchnorm == "train"
+    return tuner
+
+
+def merge_lora(tuner: LoraModel | None) -> None:
+    """Folds LoRA into the base weights, in place, so that the saved model is a plain one."""
+    if tuner is not None:
+        tuner.merge_and_unload()
+
+
+def parameter_groups(model: nn.Module, tune: Tune, weight_decay: float) -> list[dict]:
+    """Optimizer groups: one per trained part, biases and norms (1-d tensors) without weight decay."""
+    groups: dict[tuple[str, bool], list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((part_of(name), parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": params, "lr": tune.lr[part], "weight_decay": weight_decay if decay else 0.0, "part": part}
+        for (part, decay), params in groups.items()
+    ]
+
+
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Part -> (trainable, all) parameters."""
+    counts = {part: (0, 0) for part in PARTS}
+    for name, parameter in model.named_parameters():
+        train, total = counts[part_of(name)]
+        size = parameter.numel()
+        counts[part_of(name)] = (train + size * parameter.requires_grad, total + size)
+    return counts
+
+
+class Audit:
+    """Did the parts that should move move, and did the others stay? Compares strided samples of every tensor."""
+
+    SAMPLES = 4096
+
+    def __init__(self, model: nn.Module, tune: Tune) -> None:
+        self.tune = tune
+        self.before = dict(self._samples(model.named_parameters()))
+
+    def _samples(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterable[tuple[str, torch.Tensor]]:
+        for name, parameter in parameters:
+            flat = parameter.detach().reshape(-1)
+            yield name, flat[:: max(1, flat.numel() // self.SAMPLES)].clone()
+
+    def moved(self, model: nn.Module) -> dict[str, bool]:
+        """Part -> whether any sampled value of it has changed."""
+        result = dict.fromkeys(PARTS, False)
+        for name, now in self._samples(model.named_parameters()):
+            result[part_of(name)] |= not torch.equal(now, self.before[name])
+        return result
+
+    def check(self, model: nn.Module, used: set[str]) -> dict[str, bool]:
+        """Raises where a frozen part moved or a trained part that the data used (`used`) stayed."""
+        moved = self.moved(model)
+        for part, policy in self.tune.parts.items():
+            if policy == "frozen" and moved[part]:
+                raise RuntimeError(f"audit: part {part} is frozen but moved in the first optimizer step")
+            if policy != "frozen" and part in used and not moved[part]:
+                raise RuntimeError(f"audit: part {part} is {policy} but did not move in the first optimizer step")
+        return moved

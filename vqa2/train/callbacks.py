@@ -1,0 +1,102 @@
+"""Trainer callbacks: progress with time left, metrics as JSON lines, the first-step audit, checkpoints that survive a kill."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from vqa2.core.run import rank
+from vqa2.model.tune import Audit
+
+METRICS = "metrics.jsonl"
+
+
+class RichProgress(TrainerCallback):
+    """A bar on terminals; a line about every ten seconds elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.console = label, Console(stderr=True)
+        self.bar: Progress | None = None
+        self.latest, self.said = "", 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if rank() == 0 and self.console.is_terminal:
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left")
+            self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self.console)
+            self.bar.start()
+            self.task = self.bar.add_task(self.label, total=state.max_steps, completed=state.global_step, note="")
+        self.start, self.first = time.monotonic(), state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        shown = ("loss", "reward", "parse_rate")
+        self.latest = " ".join(f"{k} {logs[k]:.3f}" for k in shown if k in (logs or {})) or self.latest
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step, note=self.latest)
+        elif rank() == 0 and time.monotonic() - self.said > 10:
+            self.said = time.monotonic()
+            done = state.global_step - self.first
+            left = (self.said - self.start) / done * (state.max_steps - state.global_step)
+            self.console.print(f"{self.label} {state.global_step}/{state.max_steps}, {left:.0f} s left  {self.latest}")
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+class JsonlLog(TrainerCallback):
+    """Every log row, with its step, in the run folder; a resumed run drops the rows past its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if rank() == 0 and self.path.is_file():
+            rows = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
+            self.path.write_text("".join(row + "\n" for row in rows))
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if rank() == 0 and logs:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class AuditFirstStep(TrainerCallback):
+    """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?"""
+
+    def __init__(self, audit: Audit, used: set[str], say) -> None:
+        self.audit, self.used, self.say = audit, used, say
+        self.result: dict[str, bool] | None = None
+
+    def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
+        # Warm-up makes the rate of the very first step zero: nothing can move there.
+        if self.result is not None or state.global_step < (2 if args.warmup_steps else 1):
+            return
+        self.result = self.audit.check(model, self.used)
+        moved = ", ".join(part for part, yes in self.result.items() if yes)
+        stayed = ", ".join(part for part, yes in self.result.items() if not yes)
+        self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}")
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Newest complete checkpoint; one cut short by a kill (its state is written last) is removed and said so."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for path in reversed(found):
+        if (path / "trainer_state.json").is_file():
+            return str(path)
+        if rank() == 0:
+            shutil.rmtree(path)
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Checkpoints serve resuming only; a finished run keeps its model."""
+    if rank() == 0:
+        for path in folder.glob("checkpoint-*"):
+            shutil.rmtree(path)

@@ -1,0 +1,141 @@
+"""What every stage shares: optimizer settings, the model to start from, rows without quarantined clips, saving."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+from rich.console import Console
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vqa2.core.config import spec
+from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.records import Instruction, read_jsonl
+from vqa2.core.run import rank, wandb_mode
+from vqa2.data.dataset import load_rows
+from vqa2.data.video import Quarantine
+from vqa2.model.build import build
+from vqa2.model.tune import count_parameters
+from vqa2.train.plan import Context
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@spec
+class Optim:
+    """Optimizer and loop. `epochs` over the mixture, or `max_steps` where it is above 0; `batch_size` rows per device
+    and micro-batch; `warmup` as a share of all steps; `save_every` optimizer steps between checkpoints; `workers`
+    decode clips beside the training process."""
+
+    epochs: Annotated[float, Gt(0)]
+    max_steps: Annotated[int, Ge(-1)]
+    batch_size: Annotated[int, Ge(1)]
+    accumulate: Annotated[int, Ge(1)]
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    warmup: Annotated[float, Ge(0), Lt(1)]
+    weight_decay: Annotated[float, Ge(0)]
+    max_grad_norm: Annotated[float, Gt(0)]
+    adam_beta2: Annotated[float, Gt(0), Lt(1)]
+    gradient_checkpointing: bool
+    save_every: Annotated[int, Ge(1)]
+    workers: Annotated[int, Ge(0)]
+
+
+def say(text: str) -> None:
+    """One line on the terminal, from rank 0."""
+    if rank() == 0:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
+    """Keyword arguments of transformers.TrainingArguments, every value taken from the configuration."""
+    made = context.spec
+    wandb_mode(made.log.wandb)
+    engine = made.engine
+    return {
+        "output_dir": str(context.run.dir),
+        "run_name": f"{made.name}-{context.run.dir.name}",
+        "project": made.log.project,
+        "report_to": [] if made.log.wandb == "disabled" else ["wandb"],
+        "use_cpu": engine.device == "cpu",
+        "bf16": engine.precision == "bf16",
+        "deepspeed": engine.deepspeed,
+        "seed": made.seed,
+        "data_seed": made.seed,
+        "num_train_epochs": optim.epochs,
+        "max_steps": optim.max_steps,
+        "gradient_accumulation_steps": optim.accumulate,
+        "lr_scheduler_type": optim.schedule,
+        "warmup_steps": optim.warmup,
+        "weight_decay": optim.weight_decay,
+        "max_grad_norm": optim.max_grad_norm,
+        "adam_beta2": optim.adam_beta2,
+        "gradient_checkpointing": optim.gradient_checkpointing,
+        "save_strategy": "steps",
+        "save_steps": optim.save_every,
+        "save_total_limit": 1,
+        "logging_steps": made.log.every,
+        "logging_first_step": True,
+        "dataloader_num_workers": optim.workers,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "average_tokens_across_devices": True,
+    }
+
+
+def starting_model(context: Context):
+    """Model and processor: the predecessor's, or a new one from the model's YAML (random weights are seeded)."""
+    if context.init is not None:
+        network = AutoModelForImageTextToText.from_pretrained(
+            context.init, dtype=context.spec.model.dtype, attn_implementation=context.spec.model.attention
+        )
+        if network.config.layout != context.spec.model.layout:
+            raise ConfigError(
+                f"model.layout: {context.init} was trained with layout {network.config.layout}, "
+                f"the configuration asks for {context.spec.model.layout}"
+            )
+        processor = AutoProcessor.from_pretrained(context.init)
+        processor.use_motion = context.spec.model.use_motion
+        return network, processor
+    return build(context.spec.model, set_texts(Path(context.spec.data.root)))
+
+
+def set_texts(root: Path) -> list[str]:
+    """All training texts under a data root: the corpus of a tokenizer trained on the spot."""
+    paths = sorted(root.glob("*.train.jsonl"))
+    if not paths:
+        raise DataError(f"{root}: no instruction sets (*.train.jsonl) to build a tokenizer from")
+    return [text for p in paths for r in read_jsonl(p, Instruction) for t in r.turns for text in (t.user, t.assistant)]
+
+
+def usable_rows(context: Context, sets: dict[str, float], split: str) -> tuple[list[Instruction], int]:
+    """The mixture's rows without those whose clip is on the quarantine list; also how many were left out."""
+    root = Path(context.spec.data.root)
+    rows = load_rows(root, sets, split, context.spec.seed)
+    bad = Quarantine.read(root / QUARANTINE)
+    kept = [r for r in rows if r.media is None or str(root / r.media) not in bad]
+    if not kept:
+        raise DataError(f"{root}: every row of {', '.join(sets)} is quarantined")
+    return kept, len(rows) - len(kept)
+
+
+def report_parts(model) -> dict[str, dict[str, int]]:
+    """Says and returns trainable and total parameters per part."""
+    counts = count_parameters(model)
+    text = ", ".join(f"{part} {train:,}/{total:,}" for part, (train, total) in counts.items())
+    say(f"trainable/all parameters: {text}")
+    return {part: {"trainable": train, "total": total} for part, (train, total) in counts.items()}
+
+
+def save_model(model, processor, folder: Path) -> None:
+    """Weights (safetensors) and processor, written beside and renamed, so that a kill leaves no half model."""
+    if rank() == 0:
+        part = folder.with_name(folder.name + ".part")
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        part.replace(folder)
+
+
+def kinds(rows: Sequence[Instruction]) -> dict[str, int]:
+    """Rows per kind."""
+    return {kind: sum(r.kind == kind for r in rows) for kind in ("image", "video", "text")}

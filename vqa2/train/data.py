@@ -1,0 +1,27 @@
+"""Makes the data a run needs where it may (`data.prepare`), and says what to type where it may not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vqa2.core.config import decode
+from vqa2.core.errors import DataError
+from vqa2.core.run import rank
+from vqa2.train.plan import DataSpec
+
+MARKER = "prepared.json"
+
+
+def ensure_data(data: DataSpec, compose: Callable[[str, list[str]], dict[str, Any]]) -> None:
+    """Nothing where the data root is complete; else runs data_prep in this process (rank 0) or raises DataError."""
+    root = Path(data.root)
+    if (root / MARKER).is_file():
+        return
+    if not data.prepare:
+        raise DataError(f"{root}: no prepared data; run `{data.command}` first")
+    if rank() != 0:
+        raise DataError(f"{root}: no prepared data; run `{data.command}` before starting several processes")
+    from data_prep.run import DataPrepRun, prepare
+
+    overrides = [*data.command.split()[3:], f"root={root}"]
+    prepare(decode(DataPrepRun, compose("data_prep", overrides), "data_prep"), progress=True)

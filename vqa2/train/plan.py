@@ -1,0 +1,155 @@
+"""What one invocation of train.py runs: the stage asked for, and the stages before it that are missing.
+
+Stages are chained by `stage.after`; a stage starts from its predecessor's saved model (`init_from: auto`), from a given
+folder, or, with no predecessor, from the model's YAML.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from vqa2.core.config import build, decode, spec
+from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.run import Run, fingerprint
+from vqa2.model.build import ModelSpec
+
+
+@spec
+class EngineSpec:
+    """`device` cpu or cuda (asked for and absent is an error); `precision` of the computation; `deepspeed` its JSON
+    configuration or null; `compile` is left to the user's own launcher."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    deepspeed: dict[str, Any] | None
+
+
+@spec
+class DataSpec:
+    """`root`: folder that data_prep writes. `prepare`: make it where it is missing (else an error names the command).
+    `command`: the data_prep command that makes it."""
+
+    root: str
+    prepare: bool
+    command: str
+
+
+@spec
+class LogSpec:
+    """`wandb`: disabled, offline or online; `every`: optimizer steps between log rows."""
+
+    wandb: Literal["disabled", "offline", "online"]
+    project: str
+    every: Annotated[int, Ge(1)]
+
+
+@spec
+class TrainRun:
+    """Everything train.py needs. `train_missing`: train predecessors that are missing instead of stopping."""
+
+    name: str
+    out: str
+    seed: Annotated[int, Ge(0)]
+    overwrite: bool
+    train_missing: bool
+    chain: tuple[str, ...]
+    stage: dict[str, Any]
+    model: ModelSpec
+    data: DataSpec
+    engine: EngineSpec
+    log: LogSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage's `run` receives. `init` is the model folder to start from, None to build a new model."""
+
+    spec: TrainRun
+    run: Run
+    init: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One stage to run."""
+
+    label: str
+    spec: TrainRun
+    stage: Any
+    run: Run
+    after: Path | None
+
+
+def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
+    """The jobs in order: `wanted` (or every stage of the chain for `all`) and its missing predecessors.
+
+    `compose(label)` gives the plain config of a stage. ConfigError where a predecessor is missing and may not be
+    trained (`train_missing: false`).
+    """
+    if wanted == "all":
+        first = decode_run(compose, None)
+        return [_job(label, compose) for label in first.chain]
+    jobs = [_job(wanted, compose)]
+    while jobs[0].after is not None:
+        before = _job(jobs[0].after.parent.name, compose)
+        if before.run.state == "done":
+            break
+        if not jobs[0].spec.train_missing:
+            raise ConfigError(
+                f"{jobs[0].after}: stage {jobs[0].label} starts from {before.label}, which is not there; "
+                f"run `python train.py stage={before.label} name={before.spec.name}` first or set stage.init_from"
+            )
+        jobs.insert(0, before)
+    return jobs
+
+
+def decode_run(compose: Callable[[str], dict[str, Any]], label: str | None) -> TrainRun:
+    """The decoded config of a stage (`None`: of no particular one)."""
+    return decode(TrainRun, compose(label or "base"), "train")
+
+
+def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
+    plain = compose(label)
+    made = decode(TrainRun, plain, "train")
+    stage = build("stage", made.stage, "stage")
+    folder = Path(made.out) / made.name / label
+    identity = {k: plain[k] for k in ("stage", "model", "seed")} | {"data": made.data.root}
+    run = Run(folder, plain, identity, made.seed)
+    after = None
+    if stage.init_from != "auto":
+        after = None
+    elif stage.after is not None:
+        after = Path(made.out) / made.name / stage.after / "model"
+    return Job(label=label, spec=made, stage=stage, run=run, after=after)
+
+
+def execute(jobs: list[Job], say: Callable[[str], None]) -> None:
+    """Runs the jobs; a finished one is skipped, a killed one continues."""
+    check_device(jobs[0].spec.engine)
+    say("plan: " + " -> ".join(f"{j.label}{_mark(j.run)}" for j in jobs))
+    for job in jobs:
+        job.run.open(job.spec.overwrite)
+        if job.run.state == "done":
+            say(f"{job.label}: already done in {job.run.dir} (overwrite=true to train again)")
+            continue
+        init = job.after if job.stage.init_from == "auto" else Path(job.stage.init_from)
+        if init is not None and not (init / "config.json").is_file():
+            raise DataError(f"{init}: no model to start stage {job.label} from")
+        summary = job.stage.run(Context(spec=job.spec, run=job.run, init=init))
+        job.run.finish({**summary, "label": job.label, "fingerprint": fingerprint(job.run.identity)})
+        say(f"{job.label}: done, {job.run.dir}")
+
+
+def _mark(run: Run) -> str:
+    return {"done": " (done)", "partial": " (continue)", "new": ""}[run.state]
+
+
+def check_device(engine: EngineSpec) -> None:
+    """ConfigError where a GPU is asked for and there is none."""
+    import torch
+
+    if engine.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("engine.device: cuda is asked for but no GPU is visible; use engine=cpu")

@@ -1,0 +1,103 @@
+"""Supervised stages (VQA² stages 1-3, and the tiny model's language base): transformers.Trainer on instruction rows.
+
+The stages differ in YAML alone: sets, freeze policy, learning rates. Loss: sum of the cross-entropy over answer tokens
+divided by the label count of the whole optimizer step (over all ranks), so 1x4 equals 4x1.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+
+from vqa2.core.config import register
+from vqa2.data.dataset import Collator, as_dataset
+from vqa2.model.tune import Audit, Tune, apply_policy, merge_lora, parameter_groups
+from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
+from vqa2.train.common import (
+    Optim,
+    kinds,
+    report_parts,
+    save_model,
+    say,
+    starting_model,
+    training_arguments,
+    usable_rows,
+)
+from vqa2.train.plan import Context
+
+
+class SftTrainer(Trainer):
+    """Trainer with learning rates per part; remembers which parts the data has used, for the audit."""
+
+    def __init__(self, *args, tune: Tune, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.tune = tune
+        self.used: set[str] = {"lm"}
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            args = self.args
+            groups = parameter_groups(self.model, self.tune, args.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
+        return self.optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if "clip_sizes" in inputs:
+            clips = torch.ones(len(inputs["clip_sizes"]), dtype=torch.bool)
+            if inputs.get("vision_grad", clips).any():
+                self.used |= {"vision", "projector"}
+            if inputs.get("motion_grad", clips).any() and self.use_motion:
+                self.used |= {"motion", "position", "motion_projector"}
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+@register("stage", "sft")
+class Sft:
+    """`after`: the stage it continues from (null: the model's YAML); `init_from`: `auto` (that stage's model) or a
+    model folder; `sets`: instruction set -> how often its rows enter the mixture (a fraction takes a sample)."""
+
+    after: str | None
+    init_from: str
+    sets: dict[str, float]
+    tune: Tune
+    optim: Optim
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Trains, saves `model/` in the run folder and returns key numbers."""
+        started = time.monotonic()
+        set_seed(context.spec.seed)
+        rows, quarantined = usable_rows(context, self.sets, "train")
+        model, processor = starting_model(context)
+        tuner = apply_policy(model, self.tune)
+        parts = report_parts(model)
+        say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
+        trainer = self._trainer(context, model, processor, rows)
+        result = trainer.train(resume_from_checkpoint=last_checkpoint(context.run.dir))
+        merge_lora(tuner)
+        save_model(trainer.accelerator.unwrap_model(model), processor, context.run.dir / "model")
+        remove_checkpoints(context.run.dir)
+        return {
+            "steps": result.global_step,
+            "train_loss": result.training_loss,
+            "seconds": time.monotonic() - started,
+            "rows": len(rows),
+            "quarantined": quarantined,
+            "parameters": parts,
+        }
+
+    def _trainer(self, context: Context, model, processor, rows) -> SftTrainer:
+        collator = Collator(processor, Path(context.spec.data.root), context.spec.model.video, side="right")
+        collator.learn_from = dict(self.tune.learn_from)
+        arguments = TrainingArguments(
+            per_device_train_batch_size=self.optim.batch_size, **training_arguments(self.optim, context)
+        )
+        trainer = SftTrainer(
+            model=model, args=arguments, train_dataset=as_dataset(rows), data_collator=collator, tune=self.tune
+        )
+        trainer.use_motion = processor.use_motion
+        audit = AuditFirstStep(Audit(model, self.tune), trainer.used, say)
+        for callback in (RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
+            trainer.add_callback(callback)
+        return trainer
