@@ -16,7 +16,7 @@ from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
 from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.scale import level_score
 from vqa2.data.video import Video, VideoSpec, read_media
-from vqa2.model.processing import END, level_ids
+from vqa2.model.processing import END, PAD, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -24,7 +24,8 @@ IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 class ModelPredictor:
     """A trained model that scores and answers; the Predictor protocol of vqa2/core/records.py.
 
-    Items are processed one clip a batch: a clip's score then never depends on what it was batched with.
+    Scoring takes one clip a pass. Answers are generated for all queries of a call at once, left-padded; the caller's
+    batch size bounds memory.
     """
 
     def __init__(self, folder: Path, video: VideoSpec, device: str, max_new_tokens: int) -> None:
@@ -40,11 +41,15 @@ class ModelPredictor:
         """score01 and level probabilities per query; an unreadable file gives an Answer with `error`."""
         return [self._guard(q, self._score) for q in queries]
 
+    @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; an unreadable file gives an Answer with `error`."""
-        return [self._guard(q, self._answer) for q in queries]
+        read = {q.id: self._guard(q, lambda q, v: (q, v)) for q in queries}
+        good = [item for item in read.values() if not isinstance(item, Answer)]
+        texts = dict(zip((q.id for q, _ in good), self._generate(good))) if good else {}
+        return [Answer(id=q.id, text=texts[q.id]) if q.id in texts else read[q.id] for q in queries]
 
-    def _guard(self, query: Query, fn) -> Answer:
+    def _guard(self, query: Query, fn):
         try:
             return fn(query, self._read(query))
         except MediaError as err:
@@ -54,30 +59,37 @@ class ModelPredictor:
         image, motion = self.processor.image_size, self.processor.motion_size
         return read_media(query.path, query.kind, (image, image), (motion, motion), self.video)
 
-    def _inputs(self, query: Query, question: str, video: Video, begun: str) -> dict[str, torch.Tensor]:
+    def _ids(self, query: Query, question: str, video: Video, begun: str) -> list[int]:
         example = self.processor.example((Turn(user=question, assistant=""),), video, query.id)
-        ids = example.input_ids + self.processor.tokenizer.encode(begun, add_special_tokens=False)
-        media = self.processor.media([video])
+        return example.input_ids + self.processor.tokenizer.encode(begun, add_special_tokens=False)
+
+    def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
-        cast = {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
-        return {"input_ids": torch.tensor([ids], device=self.device), **cast}
+        media = self.processor.media(videos)
+        return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
 
     @torch.inference_mode()
     def _score(self, query: Query, video: Video) -> Answer:
-        inputs = self._inputs(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
-        logits = self.model(**inputs, logits_to_keep=1).logits[0, -1]
+        ids = self._ids(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
+        inputs = torch.tensor([ids], device=self.device)
+        logits = self.model(inputs, logits_to_keep=1, **self._media([video])).logits[0, -1]
         levels = logits[self._levels].float().softmax(-1).tolist()
         return Answer(id=query.id, score01=level_score(levels), levels=tuple(levels))
 
-    @torch.inference_mode()
-    def _answer(self, query: Query, video: Video) -> Answer:
-        if query.question is None:
-            raise ConfigError(f"{query.id}: a question is needed to answer")
-        inputs = self._inputs(query, query.question, video, "")
-        mask = torch.ones_like(inputs["input_ids"])
-        new = self.model.generate(**inputs, attention_mask=mask, do_sample=False, max_new_tokens=self.max_new_tokens)
-        text = self.processor.tokenizer.decode(new[0], skip_special_tokens=False)
-        return Answer(id=query.id, text=text.split(END)[0].strip())
+    def _generate(self, items: Sequence[tuple[Query, Video]]) -> list[str]:
+        for query, _ in items:
+            if query.question is None:
+                raise ConfigError(f"{query.id}: a question is needed to answer")
+        prompts = [self._ids(query, query.question, video, "") for query, video in items]
+        length, pad = max(map(len, prompts)), self.processor.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        media = self._media([video for _, video in items])
+        new = self.model.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=self.max_new_tokens, **media
+        )
+        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
+        return [text.split(END)[0].replace(PAD, "").strip() for text in texts]
 
 
 def kind_of(path: Path) -> Kind:

@@ -1,0 +1,262 @@
+"""From pristine frame sequences to media files with known degradations: what `synthetic` and `folder` share.
+
+A `Shot` names a pristine sequence and can render it; jobs are independent and deterministic by seed, so they run in a
+process pool and a second run reuses files whose recipe is unchanged.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from annotated_types import Ge, Gt, Interval
+from PIL import Image
+
+from data_prep._degrade import COLOR, SPATIAL, TEMPORAL_VARIANTS, degrade
+from data_prep._encode import read_frames, write_video
+from data_prep._pseudo_mos import VMAF_VALID, from_strength, vmaf, with_stalls
+from vqa2.core.config import spec
+from vqa2.core.errors import DataError
+from vqa2.core.records import Clip, Distortion, Stall
+
+SPLITS = ("train", "test")
+
+
+@spec
+class Recipe:
+    """Sizes, counts and rules of generated media; counts are per distortion (or variant) for (train, test)."""
+
+    width: Annotated[int, Ge(32)]
+    height: Annotated[int, Ge(32)]
+    fps: Annotated[int, Ge(4)]
+    frames: Annotated[int, Ge(8)]
+    stills: tuple[int, int]
+    spatial_videos: tuple[int, int]
+    temporal_videos: tuple[int, int]
+    clean_videos: tuple[int, int]
+    streaming: tuple[int, int]
+    strength: tuple[Annotated[float, Gt(0)], Annotated[float, Interval(gt=0, le=1)]]
+    store_qp: Annotated[int, Interval(ge=0, le=51)]
+    compression_qp: tuple[int, int]
+    shake_px: tuple[float, float]
+    vmaf_upscale: Annotated[int, Ge(1)]
+    clean_mos: Annotated[float, Interval(ge=0, le=100)]
+    drop: dict[str, Annotated[float, Interval(gt=0, le=100)]]
+    stall_per_event: Annotated[float, Ge(0)]
+    stall_per_percent: Annotated[float, Ge(0)]
+    max_stall_frames: Annotated[int, Ge(1)]
+
+
+class Shot(Protocol):
+    """A pristine sequence. `tags` describe it (camera, foreground, origin); `color` allows color distortions."""
+
+    content: str
+    color: bool
+    tags: dict[str, str]
+
+    def frames(self, recipe: Recipe, jitter: float) -> np.ndarray:
+        """RGB uint8 `[T,H,W,3]`; `jitter` px shakes the camera."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One media file to make: a shot, its degradation (None: clean) and its stalls in frames (start, length)."""
+
+    id: str
+    split: str
+    kind: str
+    shot: Any
+    variant: str | None
+    strength: float
+    stalls: tuple[tuple[int, int], ...]
+    seed: int
+
+
+def make_jobs(recipe: Recipe, shots: Callable[[str, np.random.Generator, bool], Shot], seed: int) -> list[Job]:
+    """All jobs in a fixed order. `shots(split, rng, color)` draws a shot, a colored one where `color`."""
+    jobs: list[Job] = []
+    for split_index, split in enumerate(SPLITS):
+        plans: list[tuple[str, str, str | None, int]] = []
+        plans += [("image", f"still-{n}", n, recipe.stills[split_index]) for n in SPATIAL]
+        plans += [("video", n, n, recipe.spatial_videos[split_index]) for n in SPATIAL]
+        plans += [("video", v, v, recipe.temporal_videos[split_index]) for v in TEMPORAL_VARIANTS]
+        plans += [("video", "clean", None, recipe.clean_videos[split_index])]
+        plans += [("video", "streaming", "compression artifact", recipe.streaming[split_index])]
+        for kind, group, variant, count in plans:
+            for number in range(count):
+                name = f"{split}-{group.replace(' ', '_')}-{number:03d}"
+                key = int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:12], 16)
+                rng = np.random.default_rng(key)
+                # Strengths are stratified, so that every group covers the whole range.
+                lo, hi = recipe.strength
+                strength = float(lo + (hi - lo) * (number + rng.random()) / count)
+                stalls = _draw_stalls(recipe, rng) if group == "streaming" else ()
+                shot = shots(split, rng, variant in COLOR)
+                jobs.append(Job(name, split, kind, shot, variant, strength, stalls, int(rng.integers(2**31))))
+    return jobs
+
+
+def _draw_stalls(recipe: Recipe, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
+    """Up to three stalls as (frame of the pristine clip at which it starts, frames); 0 is initial buffering."""
+    count = int(rng.integers(0, 4))
+    starts = sorted(rng.choice(np.arange(0, recipe.frames, 4), count, replace=False).tolist())
+    return tuple((int(s), int(rng.integers(2, recipe.max_stall_frames + 1))) for s in starts)
+
+
+def run_jobs(root: Path, recipe: Recipe, jobs: Sequence[Job], workers: int, advance: Callable[[int, int], None]) -> list[Clip]:
+    """Makes (or reuses) the files of `jobs` under `root/media` and returns their clips, in order."""
+    index_path = root / "media" / "index.json"
+    index = json.loads(index_path.read_text()) if index_path.is_file() else {}
+    todo, clips = [], {}
+    for job in jobs:
+        key, old = _key(recipe, job), index.get(job.id)
+        if old and old["key"] == key and (root / old["clip"]["path"]).is_file():
+            clips[job.id] = _clip(old["clip"])
+        else:
+            todo.append(job)
+    for split in SPLITS:
+        (root / "media" / split).mkdir(parents=True, exist_ok=True)
+    done = len(jobs) - len(todo)
+    advance(done, len(jobs))
+    for job, clip in zip(todo, _map(root, recipe, todo, workers)):
+        clips[job.id] = clip
+        index[job.id] = {"key": _key(recipe, job), "clip": asdict(clip), "sha256": _sha(root / clip.path)}
+        done += 1
+        advance(done, len(jobs))
+    keep = {job.id: index[job.id] for job in jobs}
+    index_path.write_text(json.dumps(keep, sort_keys=True), encoding="utf-8")
+    return [clips[job.id] for job in jobs]
+
+
+def _map(root: Path, recipe: Recipe, todo: Sequence[Job], workers: int) -> Iterable[Clip]:
+    if workers <= 1 or len(todo) < 8:
+        return map(_make, [root] * len(todo), [recipe] * len(todo), todo)
+    pool = ProcessPoolExecutor(workers)
+    return pool.map(_make, [root] * len(todo), [recipe] * len(todo), todo, chunksize=4)
+
+
+def _make(root: Path, recipe: Recipe, job: Job) -> Clip:
+    """Renders, degrades, encodes and rates one job."""
+    rng = np.random.default_rng(job.seed)
+    jitter = 0.0
+    if job.variant == "shake":
+        jitter = recipe.shake_px[0] + (recipe.shake_px[1] - recipe.shake_px[0]) * job.strength
+    frames = job.shot.frames(recipe, jitter)
+    pristine = frames
+    suffix = "png" if job.kind == "image" else "mp4"
+    path = root / "media" / job.split / f"{job.id}.{suffix}"
+    if job.kind == "image":
+        frames = frames[:1]
+    if job.variant is not None:
+        frames = degrade(frames, job.variant, job.strength, rng)
+    qp = recipe.store_qp
+    if job.variant == "compression artifact":
+        low, high = recipe.compression_qp
+        qp = round(low + (high - low) * job.strength)
+    codec = "x265" if job.variant == "compression artifact" and job.seed % 2 else "x264"
+    if job.kind == "image":
+        _write_still(path, frames, codec, qp if job.variant == "compression artifact" else None)
+        return _describe(job, path.relative_to(root), None, "", recipe)
+    if job.stalls:
+        frames = _stall(frames, job.stalls)
+    write_video(path, frames, recipe.fps, codec, qp)
+    mos, rule = _rate(path, pristine, job, recipe)
+    return _describe(job, path.relative_to(root), mos, rule, recipe)
+
+
+def _write_still(path: Path, frames: np.ndarray, codec: str, qp: int | None) -> None:
+    """A PNG; compression artifacts come from a real intra frame of the codec."""
+    if qp is not None:
+        coded = path.with_suffix(".mp4")
+        # x265 in mp4 refuses a single frame; the first of a few equal ones is the intra frame.
+        write_video(coded, np.repeat(frames, 4, 0), 4, codec, qp)
+        frames = read_frames(coded)
+        coded.unlink()
+    Image.fromarray(frames[0]).save(path)
+
+
+def _stall(frames: np.ndarray, stalls: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Repeats the frame on screen for each stall (black during initial buffering)."""
+    parts, last = [], 0
+    for start, length in stalls:
+        parts.append(frames[last:start])
+        held = np.zeros_like(frames[:1]) if start == 0 else frames[start - 1 : start]
+        parts.append(np.repeat(held, length, 0))
+        last = start
+    return np.concatenate([*parts, frames[last:]])
+
+
+def _rate(path: Path, pristine: np.ndarray, job: Job, recipe: Recipe) -> tuple[float, str]:
+    if job.variant is None:
+        return recipe.clean_mos, "strength"
+    name = TEMPORAL_VARIANTS.get(job.variant, job.variant)
+    if name not in VMAF_VALID:
+        return from_strength(job.strength, recipe.drop[job.variant]), "strength"
+    shown = read_frames(path)
+    if job.stalls:
+        # The picture quality under the stalls is that of the played frames alone.
+        keep, played = _played(len(pristine), job.stalls), []
+        played = shown[keep]
+        score = vmaf(played, pristine, recipe.vmaf_upscale)
+        return with_stalls(score, _stalls(job, recipe.fps), len(shown) / recipe.fps,
+                           recipe.stall_per_event, recipe.stall_per_percent), "vmaf"  # fmt: skip
+    return min(100.0, vmaf(shown, pristine, recipe.vmaf_upscale)), "vmaf"
+
+
+def _played(count: int, stalls: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Indices, in the stalled clip, of the frames that play."""
+    shift = np.zeros(count, int)
+    for start, length in stalls:
+        shift[start:] += length
+    return np.arange(count) + shift
+
+
+def _stalls(job: Job, fps: int) -> tuple[Stall, ...]:
+    """The job's stalls on the played timeline, in seconds."""
+    out, delay = [], 0
+    for start, length in job.stalls:
+        out.append(Stall(start_s=(start + delay) / fps, length_s=length / fps))
+        delay += length
+    return tuple(out)
+
+
+def _describe(job: Job, path: Path, mos: float | None, rule: str, recipe: Recipe) -> Clip:
+    found = ()
+    if job.variant is not None:
+        name = TEMPORAL_VARIANTS.get(job.variant, job.variant)
+        variant = job.variant if job.variant in TEMPORAL_VARIANTS else ""
+        found = (Distortion(name=name, variant=variant, strength=job.strength),)
+    tags = dict(job.shot.tags)
+    if "-streaming-" in job.id:
+        total = recipe.frames + sum(n for _, n in job.stalls)
+        tags |= {"set": "streaming", "fps": str(recipe.fps), "frames": str(total)}
+    return Clip(
+        id=job.id, path=path.as_posix(), dataset="synthetic", split=job.split, content=job.shot.content,
+        kind=job.kind, mos=mos, mos_rule=rule, distortions=found, stalls=_stalls(job, recipe.fps), tags=tags,
+    )  # fmt: skip
+
+
+def _key(recipe: Recipe, job: Job) -> str:
+    return hashlib.sha256(repr((recipe, job)).encode()).hexdigest()[:20]
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _clip(values: dict) -> Clip:
+    distortions = tuple(Distortion(**d) for d in values["distortions"])
+    stalls = tuple(Stall(**s) for s in values["stalls"])
+    return Clip(**{**values, "distortions": distortions, "stalls": stalls})
+
+
+def check_split(clips: Sequence[Clip]) -> None:
+    """No content in both splits; DataError names the first that is."""
+    seen: dict[str, str] = {}
+    for clip in clips:
+        if seen.setdefault(clip.content, clip.split) != clip.split:
+            raise DataError(f"{clip.content}: content lies in both splits, {seen[clip.content]} and {clip.split}")

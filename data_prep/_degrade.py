@@ -1,0 +1,138 @@
+"""The 13 distortions of VQA² stage 1 at known strength s in (0, 1], on frames RGB uint8 `[T,H,W,3]`.
+
+Names are the paper's; the paper's "flickers (camera shake)" is `flicker` with the variants `flicker` (luminance
+fluctuates) and `shake` (the camera trembles; made when the scene is rendered), `stuttering` has the variant `stutter`.
+Compression is done by real codecs in data_prep/_encode.py; here it is the identity.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import fft, ndimage
+
+SPATIAL = (
+    "compression artifact",
+    "spatial blur",
+    "motion blur",
+    "noise",
+    "overexposure",
+    "underexposure",
+    "low contrast",
+    "high contrast",
+    "oversaturation",
+    "desaturation",
+    "block effect",
+)
+TEMPORAL = ("flicker", "stuttering")
+NAMES = SPATIAL + TEMPORAL
+COLOR = ("oversaturation", "desaturation")
+TEMPORAL_VARIANTS = {"flicker": "flicker", "shake": "flicker", "stutter": "stuttering"}
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def degrade(frames: np.ndarray, variant: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """The degraded clip, same shape. `variant` is a distortion's name or a temporal variant."""
+    assert 0 < strength <= 1, strength
+    out = _METHODS[variant](frames.astype(np.float64) / 255, strength, rng)
+    return (np.clip(out, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _same(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return x
+
+
+def _spatial_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    sigma = 0.5 + 1.5 * s
+    return ndimage.gaussian_filter(x, (0, sigma, sigma, 0))
+
+
+def _motion_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    """Averages shifted copies along one direction, 2 to 9 px long."""
+    length, angle = 2 + 7 * s, rng.uniform(0, np.pi)
+    taps = np.linspace(-length / 2, length / 2, 2 * int(length) + 1)
+    # Whole-clip shifts by linear interpolation; edges repeat.
+    moved = [ndimage.shift(x, (0, d * np.sin(angle), d * np.cos(angle), 0), order=1, mode="nearest") for d in taps]
+    return np.mean(moved, 0)
+
+
+def _noise(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return x + rng.normal(0, 0.03 + 0.15 * s, x.shape)
+
+
+def _overexposure(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return x * (1.3 + 1.2 * s) + 0.1 + 0.15 * s
+
+
+def _underexposure(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return (x * (0.6 - 0.45 * s)) ** 1.1
+
+
+def _low_contrast(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    mean = x.mean((1, 2, 3), keepdims=True)
+    # Toward mid gray as well: a faded, washed-out picture rather than a darker one.
+    return (0.7 * mean + 0.3 * 0.5) + (x - mean) * (0.55 - 0.4 * s)
+
+
+def _high_contrast(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    mean = x.mean((1, 2, 3), keepdims=True)
+    return mean + (x - mean) * (1.8 + 2.2 * s)
+
+
+def _saturate(x: np.ndarray, gain: float) -> np.ndarray:
+    luma = (x @ _LUMA)[..., None]
+    return luma + (x - luma) * gain
+
+
+def _oversaturation(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return _saturate(x, 2.0 + 2.5 * s)
+
+
+def _desaturation(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    return _saturate(x, 0.4 * (1 - s))
+
+
+def _block_effect(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    """8x8 DCT blocks that keep few coefficients, without deblocking: hard block edges."""
+    t, h, w, c = x.shape
+    keep = round(4 - 3 * s)
+    blocks = x[:, : h // 8 * 8, : w // 8 * 8].reshape(t, h // 8, 8, w // 8, 8, c)
+    coded = fft.dctn(blocks, axes=(2, 4), norm="ortho")
+    coded[:, :, keep:] = 0
+    coded[:, :, :, :, keep:] = 0
+    # `keep` is a step function; the share of coded picture keeps strength continuous.
+    mix = 0.5 + 0.5 * s
+    out = x.copy()
+    out[:, : h // 8 * 8, : w // 8 * 8] = fft.idctn(coded, axes=(2, 4), norm="ortho").reshape(t, h // 8 * 8, -1, c)
+    return mix * out + (1 - mix) * x
+
+
+def _flicker(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    """Luminance gain that alternates irregularly from frame to frame."""
+    signs = rng.choice((-1.0, 1.0), len(x))
+    signs[1::2] = -signs[::2][: len(signs[1::2])]
+    gain = 1 + (0.12 + 0.38 * s) * signs * rng.uniform(0.6, 1.0, len(x))
+    return x * gain[:, None, None, None]
+
+
+def _stutter(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
+    """Frames are held for 3 to 6 intervals, then motion jumps ahead; frame rate and duration stay."""
+    hold = round(3 + 3 * s)
+    return x[np.arange(len(x)) // hold * hold]
+
+
+_METHODS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
+    "compression artifact": _same,
+    "spatial blur": _spatial_blur,
+    "motion blur": _motion_blur,
+    "noise": _noise,
+    "overexposure": _overexposure,
+    "underexposure": _underexposure,
+    "low contrast": _low_contrast,
+    "high contrast": _high_contrast,
+    "oversaturation": _oversaturation,
+    "desaturation": _desaturation,
+    "block effect": _block_effect,
+    "flicker": _flicker,
+    "shake": _same,
+    "stutter": _stutter,
+}

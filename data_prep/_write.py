@@ -1,0 +1,43 @@
+"""What set writers share: seeded generators per clip, selection of clips, rows."""
+
+import hashlib
+
+import numpy as np
+
+from vqa2.core.records import Clip, Instruction, Turn
+
+
+def rng_of(seed: int, *names: str) -> np.random.Generator:
+    """A generator that depends on the seed and the names alone, not on the order of work."""
+    return np.random.default_rng(int(hashlib.sha256("/".join([str(seed), *names]).encode()).hexdigest()[:12], 16))
+
+
+def videos(clips: list[Clip], *, streaming: bool = False) -> list[Clip]:
+    """The rated video clips with (or without) a streaming timeline."""
+    return [c for c in clips if c.kind == "video" and c.mos is not None and (c.tags.get("set") == "streaming") == streaming]
+
+
+def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: str) -> Instruction:
+    """One instruction about a clip; carries the clip's distortion and rule as tags."""
+    first = clip.distortions[0] if clip.distortions else None
+    known = {
+        "distortion": first.name if first else "none",
+        "variant": (first.variant or first.name) if first else "none",
+        "mos_rule": clip.mos_rule,
+        "split": clip.split,
+    }
+    return Instruction(
+        id=f"{clip.id}{suffix}",
+        clip_id=clip.id,
+        kind=clip.kind,
+        media=clip.path,
+        task=task,
+        turns=(Turn(user=user, assistant=assistant),),
+        mos=clip.mos,
+        tags={**known, **tags},
+    )
+
+
+def by_split(rows: list[Instruction]) -> dict[str, list[Instruction]]:
+    """Rows grouped by their clip's split."""
+    return {split: [r for r in rows if r.tags["split"] == split] for split in ("train", "test")}

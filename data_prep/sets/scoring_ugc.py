@@ -1,0 +1,17 @@
+"""Set `scoring_ugc` (VQA² stage 2): a clip and its level, five 20-point bins of MOS on 0-100."""
+
+from data_prep._write import by_split, row, videos
+from vqa2.core.config import register
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.records import Clip, Instruction
+from vqa2.core.scale import level_of
+
+
+@register("set", "scoring_ugc")
+class ScoringUgc:
+    """The question and answer texts are those of the level score (vqa2/core/prompts.py)."""
+
+    def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
+        return by_split(
+            [row(c, "scoring", "", SCORE_QUESTION, f"{SCORE_PREFIX} {level_of(c.mos)}.") for c in videos(clips)]
+        )

@@ -1,0 +1,62 @@
+"""Source `synthetic`: the embedded data, made on the spot from photographs in installed wheels and procedural textures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep._build import Recipe, make_jobs, run_jobs
+from data_prep._contents import catalog, picture
+from data_prep._scene import Scene, draw_scene, render
+from vqa2.core.config import register, suggest
+from vqa2.core.errors import ConfigError
+from vqa2.core.records import Clip
+
+
+@dataclass(frozen=True)
+class SceneShot:
+    """A window moving over a content; `other` is the content of the foreground object, from the same split."""
+
+    content: str
+    other: str
+    color: bool
+    tags: dict[str, str]
+    scene: Scene
+
+    def frames(self, recipe: Recipe, jitter: float) -> np.ndarray:
+        size = (recipe.width, recipe.height)
+        return render(picture(self.content), picture(self.other), self.scene, recipe.frames, size, jitter)
+
+
+@register("source", "synthetic")
+class Synthetic:
+    """`test_contents`: pictures held out for the test split, all others train. `speed_px`: camera motion per frame;
+    `hand_px`: natural shake; `foreground`: probability of a moving object."""
+
+    recipe: Recipe
+    test_contents: tuple[str, ...]
+    speed_px: tuple[float, float]
+    hand_px: float
+    foreground: float
+
+    def clips(
+        self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
+    ) -> tuple[list[Clip], list[tuple[str, str]]]:
+        """Writes `root/media` and returns (clips, exclusions with reasons)."""
+        known = catalog()
+        for name in self.test_contents:
+            if name not in known:
+                raise ConfigError(f"source.test_contents: no content {name!r}{suggest(name, sorted(known))}")
+        pools = {"test": [known[n] for n in self.test_contents]}
+        pools["train"] = [c for n, c in known.items() if n not in self.test_contents]
+
+        def shots(split: str, rng: np.random.Generator, color: bool) -> SceneShot:
+            pool = [c for c in pools[split] if c.color or not color]
+            content = pool[int(rng.integers(len(pool)))]
+            other = pools[split][int(rng.integers(len(pools[split])))]
+            scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground)
+            tags = {"camera": scene.camera, "origin": content.origin, "foreground": "yes" if scene.foreground else "no"}
+            return SceneShot(content.name, other.name, content.color, tags, scene)
+
+        return run_jobs(root, self.recipe, make_jobs(self.recipe, shots, seed), workers, advance), []

@@ -1,0 +1,81 @@
+"""The `vqa2` command: score, describe and ask. Training and evaluation are train.py and eval.py."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vqa2.core.errors import MediaError, UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Video quality assessment with a trained model.")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+MODEL = Annotated[str, typer.Option("--model", help="run or model folder")]
+DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
+
+
+@app.command()
+def score(
+    target: Annotated[Path, typer.Argument(help="a clip, an image or a folder of them")],
+    csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write")] = None,
+    model: MODEL = "runs/tiny/scoring",
+    device: DEVICE = "cpu",
+) -> None:
+    """Scores clips (0-100, larger is better). A file that cannot be read is listed with its reason, never scored."""
+    from vqa2.core.scale import LEVELS
+    from vqa2.model.predict import media_files
+
+    files = media_files(target)
+    loaded = _load(model, device)
+    rows, failed = [], []
+    for path in track(files, "scoring", console=err):
+        try:
+            made = loaded.score(path)
+        except MediaError as problem:
+            failed.append(str(problem))
+            rows.append([str(path), "", *[""] * len(LEVELS), problem.reason])
+            continue
+        rows.append([str(path), f"{made.score100:.3f}", *(f"{p:.4f}" for p in made.levels), ""])
+        out.print(f"{made.score100:6.2f}  {path}", soft_wrap=True)
+    if csv_file is not None:
+        with csv_file.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["path", "score_0_100", *(f"p_{level}" for level in LEVELS), "error"])
+            writer.writerows(rows)
+    err.print(f"scored {len(files) - len(failed)} of {len(files)} files, scale 0-100, larger is better")
+    for line in failed:
+        err.print(f"not scored: {line}", markup=False, soft_wrap=True)
+    if failed and len(failed) == len(files):
+        raise UserError(f"{target}: none of the {len(files)} files could be read")
+
+
+@app.command()
+def describe(target: Path, model: MODEL = "runs/tiny/understanding", device: DEVICE = "cpu") -> None:
+    """Describes the quality of one clip in words."""
+    out.print(_load(model, device).describe(target), markup=False)
+
+
+@app.command()
+def ask(target: Path, question: str, model: MODEL = "runs/tiny/understanding", device: DEVICE = "cpu") -> None:
+    """Answers a question about one clip."""
+    out.print(_load(model, device).ask(target, question), markup=False)
+
+
+def _load(folder: str, device: str):
+    from vqa2 import load
+
+    return load(folder, device)
+
+
+def main() -> None:
+    """Entry point: user errors are one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except UserError as problem:
+        sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
+        sys.exit(2)

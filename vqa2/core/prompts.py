@@ -1,0 +1,31 @@
+"""Question texts that training sets, benchmarks and inference share; `<video>` stands for the clip."""
+
+from collections.abc import Sequence
+
+SCORE_QUESTION = "<video>\nHow would you rate the quality of this video?"
+SCORE_PREFIX = "The quality of this video is"
+"""The begun answer of the level score: the training wording of VQA² (its released scorers write "the video")."""
+
+REASON_QUESTION = (
+    "<video>\nWhat is your overall rating on the quality of this video? The rating is a float between 1 and 5, rounded "
+    "to two decimals. First output the thinking process in <think> </think> tags and then the final answer in "
+    "<answer> </answer> tags."
+)
+
+LETTERS = "ABCDEFGH"
+
+
+INSTRUCTION = {"letter": "Answer with the letter.", "text": "Answer with the text of the option."}
+
+
+def closed_prompt(question: str, answers: Sequence[str], reply: str) -> str:
+    """A question with lettered options. `reply`: `letter` (as Q-Bench-Video asks) or `text` of the option, which a
+    small model learns in minutes."""
+    assert 2 <= len(answers) <= len(LETTERS)
+    options = "\n".join(f"{letter}. {answer}" for letter, answer in zip(LETTERS, answers))
+    return f"<video>\n{question}\n{options}\n{INSTRUCTION[reply]}"
+
+
+def open_prompt(question: str) -> str:
+    """A question answered in free text."""
+    return f"<video>\n{question}"
