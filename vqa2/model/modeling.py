@@ -136,9 +136,9 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
                 )
 
     def _touch(self, embeds: Tensor) -> Tensor:
-        """Runs both towers on a blank clip. Under ZeRO-3 every rank must use the same parameters at every step, also a
-        rank whose rows are text only; the result enters the loss with weight zero."""
-        if not self.training:
+        """Runs both towers on a blank clip. With several processes every rank must use the same parameters at every
+        step, also a rank whose rows are text only; the result enters the loss with weight zero."""
+        if not (self.training and torch.distributed.is_initialized()):
             return embeds.new_zeros(())
         side, small = self.config.vision_config.image_size, self.config.motion_config.image_size
         visual = self.visual_tokens(embeds.new_zeros(1, 3, side, side))

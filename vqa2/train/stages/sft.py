@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
 from vqa2.data.dataset import Collator, as_dataset
@@ -97,6 +97,7 @@ class Sft:
             model=model, args=arguments, train_dataset=as_dataset(rows), data_collator=collator, tune=self.tune
         )
         trainer.use_motion = processor.use_motion
+        trainer.remove_callback(PrinterCallback)
         audit = AuditFirstStep(Audit(model, self.tune), trainer.used, say)
         for callback in (RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
             trainer.add_callback(callback)
