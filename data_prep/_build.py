@@ -58,8 +58,8 @@ class Shot(Protocol):
     color: bool
     tags: dict[str, str]
 
-    def frames(self, recipe: Recipe, jitter: float) -> np.ndarray:
-        """RGB uint8 `[T,H,W,3]`; `jitter` px shakes the camera."""
+    def frames(self, recipe: Recipe, count: int, jitter: float) -> np.ndarray:
+        """`count` frames, RGB uint8 `[T,H,W,3]`; `jitter` px shakes the camera."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,9 @@ def _make(root: Path, recipe: Recipe, job: Job) -> Clip:
     jitter = 0.0
     if job.variant == "shake":
         jitter = recipe.shake_px[0] + (recipe.shake_px[1] - recipe.shake_px[0]) * job.strength
-    frames = job.shot.frames(recipe, jitter)
-    pristine = frames
+    frames = pristine = job.shot.frames(recipe, 1 if job.kind == "image" else recipe.frames, jitter)
     suffix = "png" if job.kind == "image" else "mp4"
     path = root / "media" / job.split / f"{job.id}.{suffix}"
-    if job.kind == "image":
-        frames = frames[:1]
     if job.variant is not None:
         frames = degrade(frames, job.variant, job.strength, rng)
     qp = recipe.store_qp

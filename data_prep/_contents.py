@@ -6,7 +6,7 @@ matplotlib: public domain); see docs/data.md. Every picture is RGB uint8 `[H,W,3
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,12 +58,13 @@ def catalog() -> dict[str, Content]:
     return {c.name: c for c in [*photos, *drawn]}
 
 
-@cache
+@lru_cache(maxsize=64)
 def picture(name: str) -> np.ndarray:
     """The pixels of a content, RGB uint8; DataError where the wheel does not carry the file."""
-    if name in TEXTURES:
-        rng = np.random.default_rng(sum(map(ord, name)))
-        return (np.clip(TEXTURES[name](rng), 0, 1) * 255).round().astype(np.uint8)
+    family, _, variant = name.partition("#")
+    if family in TEXTURES:
+        rng = np.random.default_rng([sum(map(ord, family)), int(variant or 0)])
+        return (np.clip(TEXTURES[family](rng), 0, 1) * 255).round().astype(np.uint8)
     relative = {**COLOR_PHOTOS, **GRAY_PHOTOS}[name]
     package, _, rest = relative.partition("/")
     spec = find_spec(package)
@@ -98,16 +99,17 @@ def _tint(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _plasma(rng: np.random.Generator) -> np.ndarray:
-    return np.stack([_fractal(rng, 1.6) for _ in range(3)], -1)
+    return np.stack([_fractal(rng, rng.uniform(1.1, 1.8)) for _ in range(3)], -1)
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
-    return _tint(_fractal(rng), rng)
+    return _tint(_fractal(rng, rng.uniform(0.8, 1.6)), rng)
 
 
 def _checker(rng: np.random.Generator) -> np.ndarray:
     x, y = _grid()
-    cells = (np.floor(x * 14 + 0.6 * np.sin(6 * y)) + np.floor(y * 14)).astype(int) % 2
+    count = rng.integers(8, 20)
+    cells = (np.floor(x * count + 0.6 * np.sin(6 * y)) + np.floor(y * count)).astype(int) % 2
     return _tint(0.75 * cells + 0.25 * _fractal(rng), rng)
 
 

@@ -1,4 +1,7 @@
-"""Set `distortion` (VQA² stage 1): the 11 spatial distortions on stills, the 2 motion distortions on clips."""
+"""Sets `distortion_spatial` and `distortion_temporal` (VQA² stage 1): 11 spatial distortions on stills, 2 motion
+distortions on clips."""
+
+from typing import Literal
 
 from data_prep._degrade import TEMPORAL
 from data_prep._write import by_split, row
@@ -8,10 +11,10 @@ from vqa2.core.records import Clip, Instruction
 
 @register("set", "distortion")
 class DistortionSet:
-    """`spatial`, `temporal`: question texts; `answer` has the place `{name}`."""
+    """`kind`: which half; `question` is asked, `answer` has the place `{name}`."""
 
-    spatial: str
-    temporal: str
+    kind: Literal["image", "video"]
+    question: str
     answer: str
 
     def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
@@ -20,8 +23,6 @@ class DistortionSet:
             if not clip.distortions or clip.tags.get("set") == "streaming":
                 continue
             name = clip.distortions[0].name
-            if (clip.kind == "image") == (name in TEMPORAL):
-                continue
-            user = self.temporal if name in TEMPORAL else self.spatial
-            rows.append(row(clip, "distortion", "", user, self.answer.format(name=name)))
+            if clip.kind == self.kind and (clip.kind == "video") == (name in TEMPORAL):
+                rows.append(row(clip, "distortion", "", self.question, self.answer.format(name=name)))
         return by_split(rows)

@@ -24,21 +24,23 @@ class SceneShot:
     tags: dict[str, str]
     scene: Scene
 
-    def frames(self, recipe: Recipe, jitter: float) -> np.ndarray:
+    def frames(self, recipe: Recipe, count: int, jitter: float) -> np.ndarray:
         size = (recipe.width, recipe.height)
-        return render(picture(self.content), picture(self.other), self.scene, recipe.frames, size, jitter)
+        return render(picture(self.content), picture(self.other), self.scene, count, size, jitter)
 
 
 @register("source", "synthetic")
 class Synthetic:
     """`test_contents`: pictures held out for the test split, all others train. `speed_px`: camera motion per frame;
-    `hand_px`: natural shake; `foreground`: probability of a moving object."""
+    `hand_px`: natural shake; `foreground`: probability of a moving object; `procedural`: share
+    of clips that show a procedural texture."""
 
     recipe: Recipe
     test_contents: tuple[str, ...]
     speed_px: tuple[float, float]
     hand_px: float
     foreground: float
+    procedural: float
 
     def clips(
         self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
@@ -52,11 +54,14 @@ class Synthetic:
         pools["train"] = [c for n, c in known.items() if n not in self.test_contents]
 
         def shots(split: str, rng: np.random.Generator, color: bool) -> SceneShot:
-            pool = [c for c in pools[split] if c.color or not color]
+            drawn = bool(rng.random() < self.procedural)
+            pool = [c for c in pools[split] if (c.color or not color) and (c.origin == "CG") == drawn]
             content = pool[int(rng.integers(len(pool)))]
+            # Every procedural clip gets a texture of its own; its family decides the split.
+            number = f"#{rng.integers(1_000_000)}" if content.origin == "CG" else ""
             other = pools[split][int(rng.integers(len(pools[split])))]
             scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground)
             tags = {"camera": scene.camera, "origin": content.origin, "foreground": "yes" if scene.foreground else "no"}
-            return SceneShot(content.name, other.name, content.color, tags, scene)
+            return SceneShot(content.name + number, other.name, content.color, tags, scene)
 
         return run_jobs(root, self.recipe, make_jobs(self.recipe, shots, seed), workers, advance), []

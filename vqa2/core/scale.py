@@ -58,33 +58,44 @@ def _rmse(x: np.ndarray, y: np.ndarray) -> float:
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "SRCC": _srcc, "PLCC": _plcc, "KRCC": _krcc, "RMSE": _rmse,
-}
+}  # fmt: skip
 
 
-def quality_metrics(predicted: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int) -> tuple[Metric, ...]:
+def quality_metrics(
+    predicted: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int
+) -> tuple[Metric, ...]:
     """SRCC, PLCC, KRCC and RMSE of raw scores (no logistic fit), each with n and a 95 % bootstrap interval.
 
-    Both arguments must be on the same scale for RMSE to have a meaning. With fewer than 3 items, a constant side or a
-    non-finite value a metric is undefined: value None and the reason in `note`.
+    Both arguments must be on the same scale for RMSE to have a meaning; see `quality_metric` for what is undefined.
     """
+    return tuple(quality_metric(name, predicted, target, bootstrap=bootstrap, seed=seed) for name in METRICS)
+
+
+def quality_metric(
+    name: str, predicted: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int
+) -> Metric:
+    """One of METRICS. Undefined (value None, the reason in `note`) with fewer than 3 items or a non-finite value; a
+    correlation also where one side is constant."""
     x, y = np.asarray(predicted, float), np.asarray(target, float)
-    assert x.shape == y.shape and x.ndim == 1
-    reason = _undefined(x, y)
+    assert x.ndim == 1
+    assert x.shape == y.shape
+    reason = _undefined(name, x, y)
     if reason:
-        return tuple(Metric(name=name, value=None, n=len(x), note=reason) for name in METRICS)
-    out = []
-    for name, fn in METRICS.items():
-        lo, hi = bootstrap_interval(lambda i, fn=fn: fn(x[i], y[i]), len(x), bootstrap, seed)
-        out.append(Metric(name=name, value=fn(x, y), n=len(x), lo=lo, hi=hi))
-    return tuple(out)
+        return Metric(name=name, value=None, n=len(x), note=reason)
+
+    def resampled(index: np.ndarray) -> float:
+        return np.nan if _undefined(name, x[index], y[index]) else METRICS[name](x[index], y[index])
+
+    lo, hi = bootstrap_interval(resampled, len(x), bootstrap, seed)
+    return Metric(name=name, value=METRICS[name](x, y), n=len(x), lo=lo, hi=hi)
 
 
-def _undefined(x: np.ndarray, y: np.ndarray) -> str:
+def _undefined(name: str, x: np.ndarray, y: np.ndarray) -> str:
     if len(x) < 3:
         return f"undefined: {len(x)} items, 3 needed"
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return "undefined: non-finite values"
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
+    if name != "RMSE" and (np.ptp(x) == 0 or np.ptp(y) == 0):
         return "undefined: constant " + ("predictions" if np.ptp(x) == 0 else "targets")
     return ""
 
@@ -98,16 +109,19 @@ def accuracy(correct: Sequence[float], name: str, *, bootstrap: int, seed: int) 
     return Metric(name=name, value=float(marks.mean()), n=len(marks), lo=lo, hi=hi)
 
 
-def bootstrap_interval(fn: Callable[[np.ndarray], float], n: int, repeats: int, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap over items; resamples on which `fn` is not finite (all items equal) are drawn again."""
+def bootstrap_interval(
+    fn: Callable[[np.ndarray], float], n: int, repeats: int, seed: int
+) -> tuple[float | None, float | None]:
+    """95 % percentile bootstrap over items; resamples on which `fn` is not finite are drawn again (at most ten times as
+    many). (None, None) where there is no usable resample, for example with `repeats` 0."""
     rng, values = np.random.default_rng(seed), []
-    with np.errstate(all="ignore"):
-        for _ in range(repeats * 10):
-            if len(values) == repeats:
-                break
-            index = rng.integers(0, n, n)
-            value = fn(index) if len(set(index)) > 1 or n == 1 else np.nan
-            if np.isfinite(value):
-                values.append(value)
-    lo, hi = np.percentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)
+    for _ in range(repeats * 10):
+        if len(values) == repeats:
+            break
+        value = fn(rng.integers(0, n, n))
+        if np.isfinite(value):
+            values.append(value)
+    if not values:
+        return None, None
+    lo, hi = np.percentile(values, [2.5, 97.5])
     return float(lo), float(hi)

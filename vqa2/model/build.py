@@ -1,5 +1,6 @@
 """From a model's YAML to a model and its processor: from a hub checkpoint, or from random weights at any size."""
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,8 @@ class MotionSpec:
 @spec
 class ModelSpec:
     """`weights`: a hub id or folder of LLaVA-OneVision in transformers' form, or null for random weights of
-    `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config). `tokenizer`: hub id or folder, or null
+    `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config), the patch embedding then starting from a
+    whitened DCT of gain `patch_gain`. `tokenizer`: hub id or folder, or null
     to train one of `vocab_size` on the set texts. `dtype` is the type of the weights."""
 
     weights: str | None
@@ -37,6 +39,7 @@ class ModelSpec:
     vocab_size: Annotated[int, Gt(262)] | None
     vision: dict[str, Any]
     text: dict[str, Any]
+    patch_gain: Annotated[float, Gt(0)]
     motion: MotionSpec
     layout: Layout
     use_motion: bool
@@ -54,6 +57,7 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
     dtype = getattr(torch, model.dtype)
     if model.weights is None:
         network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
+        whitened_dct_(network.model.vision_tower.embeddings.patch_embedding.weight.data, model.patch_gain)
     else:
         network = _from_hub(model, config, dtype)
     network.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -116,3 +120,28 @@ def _from_hub(model: ModelSpec, config: VQA2Config, dtype: torch.dtype) -> VQA2F
     if missing or info["mismatched_keys"]:
         raise ConfigError(f"model.weights: {model.weights} lacks {len(missing)} tensors, first {missing[:1]}")
     return network
+
+
+def whitened_dct_(weight: torch.Tensor, gain: float) -> None:
+    """Fills a random tower's patch embedding `[D,3,p,p]` with DCT patterns over luma and two color differences.
+
+    They are spread over all frequencies and scaled by 1 + f, the inverse of a natural picture's spectrum: with plain
+    random filters the mean brightness of a patch drowns the fine structure that quality shows in, and a small tower
+    does not find it in minutes (measured: docs/training.md).
+    """
+    width, _, side, _ = weight.shape
+    k = torch.arange(side, dtype=torch.float32)
+    basis = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / side) * math.sqrt(2 / side)
+    basis[0] /= math.sqrt(2)
+    axes = torch.nn.functional.normalize(torch.tensor([[0.299, 0.587, 0.114], [1, 0, -1], [0.5, -1, 0.5]]), dim=1)
+    # Color differences rank 2.5 times as costly as luma, so that most patterns see luma.
+    ranked = sorted(
+        (cost * (1 + math.hypot(i, j)), axis, i, j)
+        for axis, cost in ((0, 1.0), (1, 2.5), (2, 2.5))
+        for i in range(side)
+        for j in range(side)
+    )
+    for row in range(width):
+        _, axis, i, j = ranked[row * (len(ranked) - 1) // max(1, width - 1)]
+        pattern = torch.outer(basis[i], basis[j]) * gain * (1 + math.hypot(i, j))
+        weight[row] = axes[axis][:, None, None] * pattern

@@ -6,6 +6,7 @@ the normalization (x / 255 - 0.5) / 0.5 of SigLIP for both kinds of frames; torc
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -106,7 +107,7 @@ class VQA2Processor(ProcessorMixin):
 
 
 def _normalize(frames: Sequence) -> Tensor:
-    x = torch.cat([torch.from_numpy(f) for f in frames]).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2)
     return x.float().div_(127.5).sub_(1.0)
 
 

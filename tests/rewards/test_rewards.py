@@ -1,0 +1,157 @@
+"""Value tables of the rewards. The figures of the first two tables were computed with the authors' own formulas."""
+
+import random
+
+import pytest
+
+from vqa2.core.config import build
+from vqa2.core.errors import ConfigError
+from vqa2.rewards.format import Format
+from vqa2.rewards.ranking import Ranking
+from vqa2.rewards.regression import Regression
+from vqa2.rewards.temporal import Temporal
+
+EPS = 1e-6
+BAD = "I would say 3."
+
+
+def say(value) -> str:
+    return BAD if value is None else f"<think>t</think><answer>{value}</answer>"
+
+
+def regression(**change) -> Regression:
+    return build("reward", {"name": "regression", "weight": 1.0, "sigma": 0.5} | change, "r")
+
+
+def ranking(**change) -> Ranking:
+    return build("reward", {"name": "ranking", "weight": 1.0, "eps": EPS} | change, "r")
+
+
+def temporal(**change) -> Temporal:
+    perturbation = {"modes": ["reverse"], "segments": 6, "window": 4, "most": 3}
+    values = {"weight": 1.0, "bonus": 0.3, "regression_above": 0.9, "ranking_above": 0.5, "sigma": 0.5, "eps": EPS}
+    return build("reward", {"name": "temporal", "perturbation": perturbation} | values | change, "r")
+
+
+def ranked(groups: list[list], targets: list[float]) -> list:
+    ids = [f"p{i}" for i, g in enumerate(groups) for _ in g]
+    target = [y for g, y in zip(groups, targets) for _ in g]
+    return ranking()([say(a) for g in groups for a in g], prompt_id=ids, target=target)
+
+
+@pytest.mark.parametrize(("error", "value"), [(0.0, 1.0), (0.1, 0.9802), (0.25, 0.8825), (0.5, 0.6065), (1.0, 0.1353)])
+def test_regression_table(error, value):
+    assert regression()([say(3 + error), say(3 - error)], target=[3.0, 3.0]) == pytest.approx([value, value], abs=5e-5)
+
+
+def test_regression_unreadable_and_decimals():
+    assert regression()([BAD, say("3.5"), say("3.50")], target=[3.5] * 3) == [0.0, 1.0, 1.0]
+
+
+def test_ranking_table():
+    expected = [0.9294, 0.9835, 0.9637, 0.9982, 0.9998, 0.9796, 0.9567, 0.9181]
+    got = ranked([[3.2, 3.4, 3.3, 3.6], [2.6, 2.9, 3.0, 3.1]], [3.4, 2.8])
+    assert got == pytest.approx(expected, abs=5e-5)
+
+
+def test_ranking_without_spread_is_a_step():
+    # All answers equal: right order 1.001, wrong order 0.002; the same answer for both clips 0.708.
+    assert ranked([[4, 4], [2, 2]], [4.0, 2.0]) == pytest.approx([1.001] * 4, abs=1e-3)
+    assert ranked([[2, 2], [4, 4]], [4.0, 2.0]) == pytest.approx([0.002] * 4, abs=1e-3)
+    assert ranked([[3, 3], [3, 3]], [4.0, 2.0]) == pytest.approx([0.708] * 4, abs=1e-3)
+
+
+def test_ranking_tied_targets_want_equal_answers():
+    apart, same = ranked([[4, 4], [2, 2]], [3.0, 3.0]), ranked([[3, 3], [3, 3]], [3.0, 3.0])
+    assert same == pytest.approx([1.0] * 4, abs=1e-5)
+    assert all(a < 0.72 for a in apart)
+
+
+def test_ranking_unreadable_earns_zero_and_enters_no_statistic():
+    got = ranked([[3.2, None, 3.6], [2.6, 3.0]], [3.4, 2.8])
+    without = ranked([[3.2, 3.6], [2.6, 3.0]], [3.4, 2.8])
+    assert got[1] == 0.0
+    assert [got[0], *got[2:]] == without
+
+
+def test_ranking_without_opponents_does_not_apply():
+    assert ranked([[3.0, 3.1]], [3.0]) == [None, None]
+    # The other prompt has no readable answer: prompt 0 has no opponent, prompt 1 has one and earns nothing.
+    assert ranked([[3.0, None], [None, None]], [3.0, 2.0]) == [None, None, 0.0, 0.0]
+
+
+def test_ranking_opponents_are_all_other_prompts():
+    three = ranked([[4.0, 4.2], [3.0, 3.2], [2.0, 2.2]], [4.0, 3.0, 2.0])
+    pairs = [ranked([[4.0, 4.2], other], [4.0, y])[0] for other, y in (([3.0, 3.2], 3.0), ([2.0, 2.2], 2.0))]
+    assert three[0] == pytest.approx(sum(pairs) / 2)
+
+
+def step(seed: int) -> list[tuple]:
+    rng = random.Random(seed)
+    rows = []
+    for p in range(5):
+        y = rng.uniform(1, 5)
+        near = [min(5.0, max(1.0, round(rng.gauss(y, 0.3), 2))) for _ in range(4)]
+        off = [None if p == 4 else say(rng.choice([None, *near])) for _ in near]
+        rows += [(say(rng.choice([None, a, a, a])), f"p{p}", y, o) for a, o in zip(near, off)]
+    return rows
+
+
+@pytest.mark.parametrize("reward", [regression(), ranking(), temporal(), Format(weight=1.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffling_the_step_permutes_rewards(reward, seed):
+    def rewards(rows):
+        texts, ids, target, perturbed = (list(c) for c in zip(*rows))
+        return reward(texts, prompt_id=ids, target=target, perturbed=perturbed)
+
+    rows = step(seed)
+    order = random.Random(seed + 10).sample(range(len(rows)), len(rows))
+    straight = rewards(rows)
+    assert rewards([rows[k] for k in order]) == [straight[k] for k in order]
+
+
+def test_temporal_is_per_clip():
+    ids, target = ["a"] * 2 + ["b"] * 2, [4.0] * 2 + [2.0] * 2
+    clean = [say(4.0), say(3.5), say(2.0), say(2.1)]
+    # Clip a is worse when perturbed, clip b better: only a's answers within the thresholds earn the bonus.
+    perturbed = [say(2.5), say(2.5), say(2.0), say(2.0)]
+    assert temporal()(clean, prompt_id=ids, target=target, perturbed=perturbed) == [0.3, 0.0, 0.0, 0.0]
+    assert temporal(regression_above=0.5)(clean, prompt_id=ids, target=target, perturbed=perturbed)[:2] == [0.3, 0.3]
+
+
+def test_temporal_ties_earn_nothing_and_one_clip_uses_regression_alone():
+    reward, one = temporal(), {"prompt_id": ["a", "a"], "target": [4.0, 4.0]}
+    assert reward([say(4.0)] * 2, **one, perturbed=[say(4.0)] * 2) == [0.0, 0.0]
+    assert reward([say(4.0), BAD], **one, perturbed=[say(2.0)] * 2) == [0.3, 0.0]
+
+
+def test_temporal_needs_a_readable_perturbed_answer():
+    reward, one = temporal(), {"prompt_id": ["a", "a"], "target": [4.0, 4.0]}
+    assert reward([say(4.0)] * 2, **one) == [None, None]
+    assert reward([say(4.0)] * 2, **one, perturbed=[None, None]) == [None, None]
+    assert reward([say(4.0)] * 2, **one, perturbed=[BAD, BAD]) == [None, None]
+    # The unreadable one is left out: the readable one is as good as the clean answers, so nothing is earned.
+    assert reward([say(4.0)] * 2, **one, perturbed=[BAD, say(4.0)]) == [0.0, 0.0]
+
+
+def test_format():
+    texts = [say(3), "<think>x</think><answer>seven</answer>", BAD, say(3) + say(3)]
+    assert Format(weight=1.0)(texts) == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "regresion", "weight": 1.0, "sigma": 0.5}, "did you mean 'regression'"),
+        (
+            {"name": "regression", "weight": -1.0, "sigma": 0.5},
+            "stage.rewards.r.weight: input should be greater than 0",
+        ),
+        ({"name": "regression", "weight": 1.0, "sigma": 0.0}, "stage.rewards.r.sigma"),
+        ({"name": "ranking", "weight": 1.0}, "stage.rewards.r.eps: required and missing"),
+        ({"name": "format", "weight": 1.0, "wieght": 2.0}, "did you mean 'weight'"),
+    ],
+)
+def test_bad_settings_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        build("reward", values, "stage.rewards.r")

@@ -1,0 +1,97 @@
+"""What benchmarks, runner and report share: the item, its grade, and the sums over grades.
+
+Counting rules of every benchmark: an item that gave no answer (media missing, predictor error) is in no metric; a reply
+that cannot be read is a wrong answer in the metrics. Both are failures: counted as not scored and listed with a reason.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from vqa2.core.records import Answer, Metric, Predictor, Query, Report
+from vqa2.core.scale import accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing to ask. `mode` is the predictor's verb; `target` holds what the benchmark grades with."""
+
+    query: Query
+    mode: Literal["score", "answer"]
+    target: dict[str, Any]
+
+
+class Benchmark(Protocol):
+    """A component of kind "benchmark": a frozen dataclass whose fields are its configuration."""
+
+    label: str
+    batch_size: int
+
+    def items(self) -> list[Item]:
+        """Everything to ask, in a fixed order, with unique ids. DataError for malformed files."""
+
+    def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
+        """Metrics over answers aligned with items; `predictor` is its name."""
+
+
+class OpenPredictor(Predictor, Protocol):
+    """A predictor that is ready to answer; `fingerprint` changes whenever its answers could."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """`mark` in [0, 1], None where the item is not graded; `reason` is set where the reply could not be read."""
+
+    item: Item
+    mark: float | None
+    reason: str = ""
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """A reply on one line, for lists of failures."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def errors(items: Sequence[Item], answers: Sequence[Answer]) -> list[tuple[str, str]]:
+    """(id, reason) of the items that gave no answer."""
+    return [(i.query.id, a.error) for i, a in zip(items, answers, strict=True) if a.error is not None]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Accuracy over grades with the benchmark's bootstrap settings."""
+
+    bootstrap: int
+    seed: int
+
+    def mean(self, name: str, grades: Sequence[Grade], note: str = "") -> Metric:
+        """Accuracy over the graded items, with its chance level where the items know theirs."""
+        made = accuracy([g.mark for g in grades if g.mark is not None], name, bootstrap=self.bootstrap, seed=self.seed)
+        parts = [made.note, _chance(grades), note]
+        return Metric(
+            name=name, value=made.value, n=made.n, lo=made.lo, hi=made.hi, note="; ".join(filter(None, parts))
+        )
+
+    def parsed(self, grades: Sequence[Grade]) -> Metric:
+        """Share of replies that could be read."""
+        made = accuracy([float(not g.reason) for g in grades], "parsed", bootstrap=self.bootstrap, seed=self.seed)
+        unread = sum(bool(g.reason) for g in grades)
+        note = made.note or f"{unread} unparseable replies, counted as wrong"
+        return Metric(name="parsed", value=made.value, n=made.n, lo=made.lo, hi=made.hi, note=note)
+
+    def by(self, grades: Sequence[Grade], key: Callable[[Item], Sequence[Hashable]]) -> tuple[Metric, ...]:
+        """One accuracy per value of `key`; an item counts under each of its values. Values in order of appearance."""
+        groups: dict[Hashable, list[Grade]] = {}
+        for grade in grades:
+            for value in key(grade.item):
+                groups.setdefault(value, []).append(grade)
+        return tuple(self.mean(str(value), members) for value, members in groups.items())
+
+
+def _chance(grades: Sequence[Grade]) -> str:
+    """Chance level: the mean of 1 / number of choices."""
+    levels = [g.item.target["chance"] for g in grades if "chance" in g.item.target]
+    return f"chance {sum(levels) / len(levels):.3f}" if levels else ""

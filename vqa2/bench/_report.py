@@ -1,0 +1,97 @@
+"""The report of a run as one static HTML page: figures and thumbnails are inlined, nothing is loaded from elsewhere."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from vqa2.bench import _figures
+from vqa2.bench._summary import RunSummary, Sample, Stage
+from vqa2.bench._table import coverage, interval, number
+from vqa2.core.records import Metric, Report
+
+TEMPLATE = "report.html.j2"
+_BARS = "accuracy by distortion"
+
+
+def write_html(path: Path, title: str, reports: Sequence[Report], run: RunSummary) -> None:
+    """Writes the page. A stage without metrics.jsonl is said to have none; a malformed one is a DataError."""
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(number=number, interval=interval, coverage=coverage, duration=duration, short=_short)
+    template = env.from_string(resources.files("vqa2.bench").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    page = template.render(
+        title=title,
+        run=run,
+        reports=reports,
+        failed=sum(r.n_failed for r in reports),
+        expected=sum(r.n_expected for r in reports),
+        scatters={name: _svg(_figures.scatter(points)) for name, points in run.points.items() if points},
+        bars=[
+            (r, _svg(_figures.accuracy_bars(r.groups[_BARS], _chances(r.groups[_BARS])))) for r in _with_bars(reports)
+        ],
+        losses=_svg(_figures.loss_curves(run.stages)),
+        rewards=_rewards(run.stages),
+        without_metrics=[s.name for s in run.stages if not s.metrics.is_file()],
+        samples=[(sample, _thumbnail(sample)) for sample in run.samples],
+        ablation=_ablation(run.ablation),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 02 min`, `3 min 20 s`, `12 s`, or a dash."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def _short(value: str | int | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _with_bars(reports: Sequence[Report]) -> list[Report]:
+    return [r for r in reports if r.groups.get(_BARS)]
+
+
+def _chances(metrics: Sequence[Metric]) -> dict[str, float]:
+    """Chance levels as the benchmark noted them."""
+    found = {m.name: re.search(r"chance (\d\.\d+)", m.note) for m in metrics}
+    return {name: float(match[1]) for name, match in found.items() if match}
+
+
+def _rewards(stages: Sequence[Stage]) -> dict[str, str]:
+    rows = {s.name: _figures.read_metrics(s.metrics) for s in stages}
+    made = {name: _figures.reward_curves(some) for name, some in rows.items() if any("reward" in row for row in some)}
+    return {name: _svg(image) for name, image in made.items()}
+
+
+def _ablation(variants: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
+    """Columns `benchmark · metric` in order of appearance, and a row of (metric, coverage) per variant."""
+    cells: dict[str, dict[str, tuple[Metric, str]]] = {}
+    for name, reports in variants.items():
+        cells[name] = {f"{r.benchmark} · {m.name}": (m, coverage(r)) for r in reports for m in r.metrics}
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    return {"columns": columns, "rows": {name: [row.get(c) for c in columns] for name, row in cells.items()}}
+
+
+def _thumbnail(sample: Sample) -> str:
+    picture = sample.thumbnail.read_bytes() if isinstance(sample.thumbnail, Path) else sample.thumbnail
+    return _uri(picture, "image/png") if picture else ""
+
+
+def _svg(image: bytes | None) -> str:
+    return _uri(image, "image/svg+xml") if image else ""
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

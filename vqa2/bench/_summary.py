@@ -1,0 +1,54 @@
+"""What the report page shows beside the benchmark reports; plain frozen data that the entry points fill in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vqa2.core.records import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One clip of the scatter plot: both values on 0-100; `group` (its distortion) gives the color."""
+
+    predicted: float
+    target: float
+    group: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One trained stage: its metrics.jsonl (rows with `step`), its duration and what else is worth a line."""
+
+    name: str
+    metrics: Path
+    seconds: float | None
+    numbers: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question as asked; `thumbnail` is a PNG (bytes or a file), None where there is none; `correct` is None for
+    answers that are not graded."""
+
+    question: str
+    reference: str
+    reply: str
+    correct: bool | None
+    thumbnail: bytes | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """Everything but the reports. `ablation`: variant name -> its reports. `environment`: as core.run.environment
+    gives it. `config`: the composed configuration as YAML."""
+
+    data_note: str
+    stages: Sequence[Stage] = ()
+    points: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
+    samples_note: str = ""
+    ablation: Mapping[str, Sequence[Report]] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""

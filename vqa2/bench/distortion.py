@@ -1,0 +1,76 @@
+"""Benchmark `distortion`: recognition of the main distortion (VQA², stage 1), answered in words ("It is noise.").
+
+The paper reports no figures for this stage; reading rule and chance level are ours (vqa2/bench/_parse.py): the reply
+must contain exactly one of the 13 names. Replies that cannot be read count as wrong and are listed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, MinLen
+
+from vqa2.bench._items import Grade, Item, Marks, errors, shorten
+from vqa2.bench._parse import name_in
+from vqa2.bench._rows import query_of, rows_of
+from vqa2.core.config import register
+from vqa2.core.errors import DataError
+from vqa2.core.records import Answer, Instruction, Report
+
+_TAGS = ("distortion", "variant")
+
+
+@register("benchmark", "distortion")
+class Distortion:
+    """`files`: instruction rows under `root` with the tags `distortion` and `variant`. `spatial`, `temporal`: the names
+    that a row's question chooses from (chance is one over their number); replies are read against all of them."""
+
+    label: str
+    root: str
+    files: Annotated[tuple[str, ...], MinLen(1)]
+    spatial: Annotated[tuple[str, ...], MinLen(1)]
+    temporal: Annotated[tuple[str, ...], MinLen(1)]
+    batch_size: Annotated[int, Ge(1)]
+    bootstrap: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0)]
+
+    def items(self) -> list[Item]:
+        """One item per row. DataError for a distortion that is neither spatial nor temporal."""
+        return [self._item(file, row) for file in self.files for row in rows_of(Path(self.root), file, _TAGS)]
+
+    def grade(self, item: Item, text: str) -> Grade:
+        """1 for the exact name, 0 for another or for a reply that cannot be read."""
+        said = name_in(text, self.spatial + self.temporal)
+        reason = "" if said else f"unparseable reply: {shorten(text)!r}"
+        return Grade(item, float(said == item.target["reference"]), reason)
+
+    def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
+        """Accuracy overall, spatial and temporal, per distortion and per variant of the temporal ones."""
+        marks = Marks(self.bootstrap, self.seed)
+        grades = [self.grade(i, a.text) for i, a in zip(items, answers, strict=True) if a.text is not None]
+        temporal = [g for g in grades if g.item.target["kind"] == "temporal"]
+        unread = [(g.item.query.id, g.reason) for g in grades if g.reason]
+        return Report(
+            benchmark=self.label,
+            predictor=predictor,
+            metrics=(marks.mean("accuracy", grades), marks.parsed(grades)),
+            n_expected=len(items),
+            n_scored=len(grades) - len(unread),
+            failures=(*errors(items, answers), *unread),
+            groups={
+                "accuracy by kind": marks.by(grades, lambda i: [i.target["kind"]]),
+                "accuracy by distortion": marks.by(grades, lambda i: [i.target["reference"]]),
+                "accuracy by temporal variant": marks.by(temporal, lambda i: [i.target["variant"]]),
+            },
+            notes=("a reply is read where it contains exactly one distortion name; unreadable replies count as wrong",),
+        )
+
+    def _item(self, file: str, row: Instruction) -> Item:
+        name, names = row.tags["distortion"], self.spatial + self.temporal
+        if name not in names:
+            where = f"{Path(self.root) / file}: {row.id}: tags.distortion"
+            raise DataError(f"{where}: {name!r} is unknown; known: {', '.join(names)}")
+        kind = "temporal" if name in self.temporal else "spatial"
+        chance = 1 / len(self.temporal if kind == "temporal" else self.spatial)
+        target = {"reference": name, "kind": kind, "variant": row.tags["variant"], "chance": chance}
+        return Item(query=query_of(Path(self.root), row), mode="answer", target=target)
