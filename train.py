@@ -1,24 +1,18 @@
-"""Trains one stage, and in preset=tiny the missing stages before it: `python train.py stage=grpo [key=value ...]`."""
+"""Trains a stage, and in preset=tiny the missing stages before it: `python train.py stage=grpo [key=value ...]`."""
 
-from vqa2.launch import composed, guarded, options, pop
+from vqa2.core.config import suggest
 from vqa2.core.errors import ConfigError
+from vqa2.launch import composed, guarded, options, pop
 
 
 def main(overrides: list[str]) -> None:
-    wanted = pop(overrides, "stage")
-    known = [*options("stage"), "all"]
+    wanted, known = pop(overrides, "stage") or "", [*options("stage"), "all"]
     if wanted not in known:
-        from vqa2.core.config import suggest
-
-        raise ConfigError(f"stage={wanted or ''}: no such stage{suggest(wanted or '', known)}")
+        raise ConfigError(f"stage={wanted}: no such stage{suggest(wanted, known)}")
     # Heavy imports wait until the command line is known to be good.
-    from vqa2.train.plan import execute, plan
-    from vqa2.train.common import say
-    from vqa2.train.data import ensure_data
+    from vqa2.train.plan import train
 
-    jobs = plan(wanted, lambda label: composed("train", [f"stage={label}", *overrides]))
-    ensure_data(jobs[0].spec.data, composed)
-    execute(jobs, say)
+    train(wanted, overrides, composed, say_done=True)
 
 
 if __name__ == "__main__":

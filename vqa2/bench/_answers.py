@@ -71,8 +71,11 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             raise DataError(f"{path}:{number}: not a line of JSON; delete the file to ask again") from None
-    if not rows or "fingerprint" not in rows[0]:
-        raise DataError(f"{path}:1: no header of an answers file; delete the file to ask again")
+        needed = {"fingerprint"} if number == 1 else {"id", "item", "error"}
+        if not isinstance(rows[-1], dict) or not needed <= set(rows[-1]):
+            raise DataError(f"{path}:{number}: not a line of an answers file; delete the file to ask again")
+    if not rows:
+        raise DataError(f"{path}: an answers file without a header; delete the file to ask again")
     return rows[0], rows[1:]
 
 
@@ -85,6 +88,5 @@ def _answer(row: Mapping[str, Any]) -> Answer:
     try:
         return _ANSWER.validate_python({key: value for key, value in row.items() if key != "item"})
     except ValidationError as err:
-        raise DataError(
-            f"answer {row.get('id')}: {err.errors()[0]['msg'].lower()}; delete the file to ask again"
-        ) from None
+        problem = err.errors()[0]["msg"].lower()
+        raise DataError(f"answer {row['id']}: {problem}; delete the file to ask again") from None

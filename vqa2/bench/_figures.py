@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vqa2.bench._items import chance_of
 from vqa2.bench._summary import Point, Stage
 from vqa2.core.errors import DataError
 from vqa2.core.records import Metric
@@ -61,7 +62,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def loss_curves(stages: Sequence[Stage]) -> bytes | None:
     """Loss against step, one panel per stage; None where no stage logged a loss."""
     series = [(s.name, _series(read_metrics(s.metrics), "loss")) for s in stages]
-    return _panels([(f"{name}", {"": points}, "loss") for name, points in series if points])
+    return _panels([(name, {"": points}, "loss") for name, points in series if points])
 
 
 def reward_curves(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -74,9 +75,9 @@ def reward_curves(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def scatter(points: Sequence[Point]) -> bytes:
-    """Predicted score against pseudo-MOS, both 0-100; colored and marked by group, with the identity line."""
+    """Predicted score against target, both 0-100; colored and marked by group, with the identity line."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 4.6), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
         for number, group in enumerate(sorted({p.group for p in points})):
@@ -89,21 +90,22 @@ def scatter(points: Sequence[Point]) -> bytes:
                 marker=_MARKERS[number // len(_COLORS) % len(_MARKERS)],
                 alpha=0.8,
                 linewidths=0,
+                clip_on=False,
                 label=f"{group or 'all'} ({len(members)})",
             )
         axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-        axes.set(xlabel="pseudo-MOS (0–100)", ylabel="predicted (0–100)", title=f"n = {len(points)}")
+        axes.set(xlabel="target MOS or pseudo-MOS (0–100)", ylabel="predicted (0–100)", title=f"n = {len(points)}")
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handletextpad=0.3)
         return _svg(figure)
 
 
-def accuracy_bars(metrics: Sequence[Metric], chance: Mapping[str, float]) -> bytes:
+def accuracy_bars(metrics: Sequence[Metric]) -> bytes:
     """One bar per group with its interval and n; a tick marks the chance level."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.6, 0.6 + 0.3 * len(metrics)), layout="constrained")
         axes = figure.subplots()
         for row, metric in enumerate(metrics):
-            _bar(axes, row, metric, chance.get(metric.name))
+            _bar(axes, row, metric)
         axes.set_yticks(range(len(metrics)), [f"{m.name} ({m.n})" for m in metrics])
         axes.set(xlim=(0, 1.0), ylim=(len(metrics) - 0.4, -0.6), xlabel="accuracy, 95 % interval; tick: chance")
         axes.grid(axis="y", visible=False)
@@ -111,26 +113,27 @@ def accuracy_bars(metrics: Sequence[Metric], chance: Mapping[str, float]) -> byt
         return _svg(figure)
 
 
-def _bar(axes: Axes, row: int, metric: Metric, chance: float | None) -> None:
+def _bar(axes: Axes, row: int, metric: Metric) -> None:
     if metric.value is None:
         axes.text(0.01, row, metric.note, va="center", color=MUTED, fontsize=8)
         return
     axes.barh(row, metric.value, height=0.62, color=ACCENT, alpha=0.85)
     if metric.lo is not None and metric.hi is not None:
         axes.plot([metric.lo, metric.hi], [row, row], color=INK, linewidth=1.2)
+    chance = chance_of(metric)
     if chance is not None:
         axes.plot([chance, chance], [row - 0.38, row + 0.38], color=WARM, linewidth=1.8)
 
 
 def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float]]], str]]) -> bytes | None:
-    """Small multiples, three a row: (title, named lines, y label). The title of a single line ends in its last value."""
+    """Small multiples, three a row: (title, named lines, y label); a single line's title ends in its last value."""
     if not panels:
         return None
     rows, columns = math.ceil(len(panels) / 3), min(3, len(panels))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.3 * columns, 2.3 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (title, lines, label) in zip(grid, panels):
+        for (title, lines, label), axes in zip(panels, grid):
             for number, (name, points) in enumerate(lines.items()):
                 x, y = zip(*points)
                 mark = "o" if len(points) < 3 else ""
@@ -140,7 +143,7 @@ def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float
             axes.margins(x=0.02)
             if list(lines) != [""]:
                 axes.legend(loc="best")
-        for axes in list(grid):
+        for axes in grid:  # what is left of the last row
             axes.set_axis_off()
         return _svg(figure)
 

@@ -4,8 +4,9 @@ Counting rules of every benchmark: an item that gave no answer (media missing, p
 that cannot be read is a wrong answer in the metrics. Both are failures: counted as not scored and listed with a reason.
 """
 
+import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
@@ -71,16 +72,13 @@ class Marks:
         """Accuracy over the graded items, with its chance level where the items know theirs."""
         made = accuracy([g.mark for g in grades if g.mark is not None], name, bootstrap=self.bootstrap, seed=self.seed)
         parts = [made.note, _chance(grades), note]
-        return Metric(
-            name=name, value=made.value, n=made.n, lo=made.lo, hi=made.hi, note="; ".join(filter(None, parts))
-        )
+        return replace(made, note="; ".join(filter(None, parts)))
 
     def parsed(self, grades: Sequence[Grade]) -> Metric:
         """Share of replies that could be read."""
         made = accuracy([float(not g.reason) for g in grades], "parsed", bootstrap=self.bootstrap, seed=self.seed)
         unread = sum(bool(g.reason) for g in grades)
-        note = made.note or f"{unread} unparseable replies, counted as wrong"
-        return Metric(name="parsed", value=made.value, n=made.n, lo=made.lo, hi=made.hi, note=note)
+        return replace(made, note=made.note or f"{unread} unparseable replies, counted as wrong")
 
     def by(self, grades: Sequence[Grade], key: Callable[[Item], Sequence[Hashable]]) -> tuple[Metric, ...]:
         """One accuracy per value of `key`; an item counts under each of its values. Values in order of appearance."""
@@ -95,3 +93,9 @@ def _chance(grades: Sequence[Grade]) -> str:
     """Chance level: the mean of 1 / number of choices."""
     levels = [g.item.target["chance"] for g in grades if "chance" in g.item.target]
     return f"chance {sum(levels) / len(levels):.3f}" if levels else ""
+
+
+def chance_of(metric: Metric) -> float | None:
+    """The chance level that `Marks.mean` put into the note."""
+    found = re.search(r"chance (\d\.\d+)", metric.note)
+    return float(found[1]) if found else None

@@ -1,7 +1,6 @@
 """The report of a run as one static HTML page: figures and thumbnails are inlined, nothing is loaded from elsewhere."""
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -30,9 +29,7 @@ def write_html(path: Path, title: str, reports: Sequence[Report], run: RunSummar
         failed=sum(r.n_failed for r in reports),
         expected=sum(r.n_expected for r in reports),
         scatters={name: _svg(_figures.scatter(points)) for name, points in run.points.items() if points},
-        bars=[
-            (r, _svg(_figures.accuracy_bars(r.groups[_BARS], _chances(r.groups[_BARS])))) for r in _with_bars(reports)
-        ],
+        bars=[(r, _svg(_figures.accuracy_bars(r.groups[_BARS]))) for r in reports if r.groups.get(_BARS)],
         losses=_svg(_figures.loss_curves(run.stages)),
         rewards=_rewards(run.stages),
         without_metrics=[s.name for s in run.stages if not s.metrics.is_file()],
@@ -59,16 +56,6 @@ def _short(value: str | int | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _with_bars(reports: Sequence[Report]) -> list[Report]:
-    return [r for r in reports if r.groups.get(_BARS)]
-
-
-def _chances(metrics: Sequence[Metric]) -> dict[str, float]:
-    """Chance levels as the benchmark noted them."""
-    found = {m.name: re.search(r"chance (\d\.\d+)", m.note) for m in metrics}
-    return {name: float(match[1]) for name, match in found.items() if match}
-
-
 def _rewards(stages: Sequence[Stage]) -> dict[str, str]:
     rows = {s.name: _figures.read_metrics(s.metrics) for s in stages}
     made = {name: _figures.reward_curves(some) for name, some in rows.items() if any("reward" in row for row in some)}
@@ -76,12 +63,14 @@ def _rewards(stages: Sequence[Stage]) -> dict[str, str]:
 
 
 def _ablation(variants: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
-    """Columns `benchmark · metric` in order of appearance, and a row of (metric, coverage) per variant."""
+    """A row `benchmark · metric` with one (metric, coverage) per variant, None where a variant lacks it."""
     cells: dict[str, dict[str, tuple[Metric, str]]] = {}
-    for name, reports in variants.items():
-        cells[name] = {f"{r.benchmark} · {m.name}": (m, coverage(r)) for r in reports for m in r.metrics}
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    return {"columns": columns, "rows": {name: [row.get(c) for c in columns] for name, row in cells.items()}}
+    for variant, reports in variants.items():
+        for report in reports:
+            for metric in report.metrics:
+                row = cells.setdefault(f"{report.benchmark} · {metric.name}", {})
+                row[variant] = (metric, coverage(report))
+    return {"variants": list(variants), "rows": {name: [row.get(v) for v in variants] for name, row in cells.items()}}
 
 
 def _thumbnail(sample: Sample) -> str:

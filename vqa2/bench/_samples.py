@@ -30,13 +30,12 @@ def draw(
     chosen = sorted(rng.choice(len(answered), min(count, len(answered)), replace=False)) if answered else []
     made = []
     for item, text in (answered[index] for index in chosen):
-        mark = benchmark.grade(item, text).mark
         made.append(
             Sample(
                 question=(item.query.question or "").removeprefix("<video>").strip(),
                 reference=item.target["reference"],
                 reply=text,
-                correct=None if mark is None else mark == 1.0,
+                mark=benchmark.grade(item, text).mark,
                 thumbnail=_picture(item.query.path, width_px),
             )
         )

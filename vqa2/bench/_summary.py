@@ -29,13 +29,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question as asked; `thumbnail` is a PNG (bytes or a file), None where there is none; `correct` is None for
-    answers that are not graded."""
+    """One question as asked; `mark` is 1 for right, 0 for wrong, between them for partly right, None where answers are
+    not graded; `thumbnail` is a PNG (bytes or a file), None where there is none."""
 
     question: str
     reference: str
     reply: str
-    correct: bool | None
+    mark: float | None
     thumbnail: bytes | Path | None = None
 
 

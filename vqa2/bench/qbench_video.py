@@ -140,8 +140,8 @@ class QBenchVideo:
 
     def _notes(self, items: Sequence[Item]) -> tuple[str, ...]:
         notes = [
-            f"closed questions answered by {self.reply}; frames and prompt are this framework's, not the official ones; "
-            "unreadable replies count as wrong"
+            f"closed questions answered by {self.reply}; unreadable replies count as wrong",
+            "frames and prompt are this framework's, not the official ones",
         ]
         pairs = self._read()[1]
         if pairs:

@@ -6,6 +6,7 @@ and listed (the released script skips them), and every figure has n and a 95 % b
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +77,7 @@ class Scoring:
         made = []
         for value, pairs in groups.items():
             x, y = zip(*pairs)
-            one = quality_metric("SRCC", x, y, bootstrap=self.bootstrap, seed=self.seed)
-            made.append(Metric(name=value, value=one.value, n=one.n, lo=one.lo, hi=one.hi, note=one.note))
+            made.append(replace(quality_metric("SRCC", x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
         return tuple(made)
 
 

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from vqa2.core.errors import ConfigError
 
 _PACKAGES = ("vqa2", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "av", "numpy")
@@ -24,6 +26,12 @@ DONE = "done.json"
 def rank() -> int:
     """Rank of this process in the world that torchrun, accelerate or deepspeed started; 0 without one."""
     return int(os.environ.get("RANK", "0"))
+
+
+def say(text: str) -> None:
+    """One line on the terminal, from rank 0."""
+    if rank() == 0:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def wandb_mode(mode: str) -> None:

@@ -12,11 +12,12 @@ import torch
 from datasets import Dataset
 from pydantic import TypeAdapter
 
-from vqa2.core.errors import DataError
+from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.data.layout import IGNORE
-from vqa2.data.video import Video, VideoSpec, read_media
+from vqa2.data.video import Quarantine, Video, VideoSpec, read_media
 
+QUARANTINE = "quarantine.jsonl"
 _INSTRUCTION = TypeAdapter(Instruction)
 
 
@@ -48,12 +49,16 @@ class Collator:
     """Reads the clips of a batch of rows and pads its tokens.
 
     `side="right"` for training, `"left"` for generation. `learn_from` maps a part to the kinds of rows it learns from.
-    An unreadable clip raises MediaError: unreadable files are found and listed before training (`quarantine`), so that
-    all ranks drop the same rows.
+    `cache_mb` of decoded clips are kept in memory (first come, first kept; per worker). An unreadable clip goes on the
+    data root's quarantine list and stops the run with a MediaError; started again, all ranks leave out its rows.
     """
 
-    def __init__(self, processor, root: Path, video: VideoSpec, *, side: Literal["left", "right"]) -> None:
+    def __init__(
+        self, processor, root: Path, video: VideoSpec, *, side: Literal["left", "right"], cache_mb: int
+    ) -> None:
         self.processor, self.root, self.video, self.side = processor, root, video, side
+        self._cache: dict[str, Video] = {}
+        self._room = cache_mb * 2**20
         self.learn_from: dict[str, Sequence[str]] = {}
 
     def __call__(self, features: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -65,8 +70,20 @@ class Collator:
         """The decoded clip of a row, None for text rows."""
         if row.media is None:
             return None
-        image, motion = self.processor.image_size, self.processor.motion_size
-        return read_media(inside(self.root, row.media), row.kind, (image, image), (motion, motion), self.video)
+        if row.media not in self._cache:
+            image, motion = self.processor.image_size, self.processor.motion_size
+            path = inside(self.root, row.media)
+            try:
+                video = read_media(path, row.kind, (image, image), (motion, motion), self.video)
+            except MediaError as err:
+                Quarantine.add(self.root / QUARANTINE, err)
+                raise
+            size = video.key.nbytes + video.motion.nbytes
+            if size > self._room:
+                return video
+            self._room -= size
+            self._cache[row.media] = video
+        return self._cache[row.media]
 
     def collate(
         self, rows: Sequence[Instruction], perturb: Callable[[Video, Instruction], Video] | None = None

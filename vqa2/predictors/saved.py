@@ -1,7 +1,7 @@
-"""Predictor `saved`: answers from disk by item id, from an earlier evaluation or from another program. Media are not read.
+"""Predictor `saved`: answers from disk by item id, of an earlier evaluation or of another program. No media are read.
 
-A row is `{"id": ..., "score01": ...}` or `{"id": ..., "text": ...}` (or `"error"`); the answers.jsonl of an evaluation is
-such a file. Rows of one id complete each other; two different values are an error.
+A row is `{"id": ..., "score01": ...}` or `{"id": ..., "text": ...}` (or `"error"`); the answers.jsonl of an evaluation
+is such a file. Rows of one id complete each other; two different values are an error.
 """
 
 import hashlib
@@ -71,10 +71,9 @@ class SavedPredictor:
         try:
             answer = _ANSWER.validate_python({k: v for k, v in row.items() if k != "item"})
         except ValidationError as err:
-            first_error = err.errors()[0]
-            raise DataError(
-                f"{where}: {'.'.join(map(str, first_error['loc']))}: {first_error['msg'].lower()}"
-            ) from None
+            problem = err.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{where}: {key}: {problem['msg'].lower()}") from None
         if answer.text is None and answer.score01 is None and answer.error is None:
             raise DataError(f"{where}: {answer.id}: one of text, score01 and error is needed")
         self._answers[answer.id] = _merged(self._answers.get(answer.id), answer, where)

@@ -2,8 +2,8 @@
 
 Shapes: S completions (P prompts x G, a prompt's group in consecutive rows), C completion tokens, R rewards.
 
-Departs from TRL: where a reward does not apply to a completion (NaN), the weights of the others are scaled up to the same
-sum; TRL drops the term, which reads "not applicable" as zero.
+Departs from TRL: where a reward does not apply to a completion (NaN), the weights of the others are scaled up to the
+same sum; TRL drops the term, which reads "not applicable" as zero.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Aggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 @dataclass(frozen=True)
 class Scored:
-    """`total [S]`: weighted reward (NaN where none applies). `advantages [S]`. `zero_std [S]`: no spread to learn from."""
+    """`total [S]`: weighted reward, NaN where none applies. `advantages [S]`. `zero_std [S]`: nothing to learn from."""
 
     total: Tensor
     advantages: Tensor
@@ -30,9 +30,9 @@ class Scored:
 def score(parts: Tensor, weights: Tensor, group: int, scale: Scale, aggregation: Aggregation) -> Scored:
     """Rewards `parts [S,R]` (NaN: not applicable) and `weights [R]` to totals and advantages.
 
-    `sum_then_normalize`: weighted sum, centered per group, divided by the standard deviation of the group, of the batch or
-    by nothing. `normalize_then_sum` (GDPO, arXiv:2601.05242): every reward normalized per group, summed, normalized over
-    the batch. A completion without any applicable reward has advantage 0 and enters no mean.
+    `sum_then_normalize`: weighted sum, centered per group, divided by the standard deviation of the group, of the batch
+    or by nothing. `normalize_then_sum` (GDPO, arXiv:2601.05242): every reward normalized per group, summed, normalized
+    over the batch. A completion without any applicable reward has advantage 0 and enters no mean.
     """
     total = _weighted(parts, weights)
     if aggregation == "normalize_then_sum":
@@ -51,7 +51,7 @@ def score(parts: Tensor, weights: Tensor, group: int, scale: Scale, aggregation:
 
 
 def _weighted(parts: Tensor, weights: Tensor) -> Tensor:
-    """Sum over applicable rewards, with their weights scaled to the sum of all weights `[S]`; NaN where none applies."""
+    """Sum over the rewards that apply, their weights scaled to the sum of all `[S]`; NaN where none applies."""
     applies = ~parts.isnan()
     share = weights.sum() / (applies * weights).sum(1)
     return torch.where(applies.any(1), (parts.nan_to_num(0.0) * weights).sum(1) * share, torch.nan)
@@ -66,8 +66,8 @@ def nanstd(x: Tensor, dim: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """The fields of trl.GRPOConfig that shape the loss; names and meaning are TRL's (`use_bias_correction_kl` multiplies
-    the KL term by the importance ratio)."""
+    """The fields of trl.GRPOConfig that shape the loss; names and meaning are TRL's (`use_bias_correction_kl`
+    multiplies the KL term by the importance ratio)."""
 
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
     importance_sampling_level: Literal["token", "sequence"]
@@ -90,7 +90,9 @@ class Tokens:
     advantages: Tensor
 
 
-def policy_loss(tokens: Tokens, settings: LossSettings, num_items: Tensor, micro_batches: int) -> tuple[Tensor, Tensor | None]:
+def policy_loss(
+    tokens: Tokens, settings: LossSettings, num_items: Tensor, micro_batches: int
+) -> tuple[Tensor, Tensor | None]:
     """The micro-batch's share of the optimizer step's loss, and the KL estimate per token `[S,C]` (None without beta).
 
     `num_items`: counted tokens of the whole optimizer step, per process (normalizes `dapo`); the other losses are means
@@ -127,7 +129,8 @@ def _reduce(per_token: Tensor, mask: Tensor, settings: LossSettings, num_items: 
 
 
 def token_logps(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of `ids [S,C]` under `logits [S,C,V]` at the sampling temperature, and the entropy (no gradient)."""
+    """Log-probability of `ids [S,C]` under `logits [S,C,V]` at the sampling temperature, and the entropy (without
+    gradient)."""
     logits = logits.float() / temperature
     logps = logits.gather(2, ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
     with torch.no_grad():

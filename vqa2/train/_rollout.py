@@ -4,8 +4,8 @@ Randomness is one uniform number per token and completion, drawn from a generato
 token is the inverse of the cumulative distribution at that number. So a prompt's completions depend on the weights, the
 step and the prompt alone: not on its neighbors in the batch, the number of processes, or whether the run was resumed.
 
-Shapes: P prompts, G completions per prompt, S = P·G (a prompt's completions in consecutive rows), L prompt tokens (padded
-on the left), C completion tokens (padded on the right), D LM width, V vocabulary.
+Shapes: P prompts, G completions per prompt, S = P·G (a prompt's completions in consecutive rows), L prompt tokens
+(padded on the left), C completion tokens (padded on the right), D LM width, V vocabulary.
 """
 
 import zlib
@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from torch import Tensor, nn
+from transformers import Cache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from vqa2.train._grpo_loss import token_logps
-
-PROMPT_KEYS = ("input_ids", "attention_mask", "media")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,16 @@ class Rollout:
     mask: Tensor
     clipped: Tensor
 
+    def lists(self) -> list[list[int]]:
+        """Token ids of each completion, without padding."""
+        lengths = self.mask.sum(1).tolist()
+        return [ids[:n] for ids, n in zip(self.ids.tolist(), lengths)]
+
+
+def words(rollout: Rollout, tokenizer) -> list[str]:
+    """The completions as texts, without special tokens."""
+    return tokenizer.batch_decode(rollout.lists(), skip_special_tokens=True)
+
 
 def prompt_batch(collated: dict[str, Any]) -> dict[str, Any]:
     """A collator's batch as `input_ids`, `attention_mask`, `media` (what `embed` takes beside the ids) and `rows`."""
@@ -76,21 +84,12 @@ def uniforms(key: Sequence[int], prompts: Sequence[str], sampling: Sampling) -> 
 
 @torch.no_grad()
 def sample(model, batch: dict[str, Any], sampling: Sampling, numbers: Tensor) -> Rollout:
-    """G completions of each prompt of `batch` (see `prompt_batch`). `numbers`: see `uniforms`. The model is in eval mode."""
+    """G completions of each prompt of `batch` (see `prompt_batch`), with the random `numbers` of `uniforms`. The model
+    is in eval mode."""
     warp, table = sampling.warper(), model.get_input_embeddings()
     numbers = numbers.to(batch["input_ids"].device)
     ends = torch.tensor(sampling.ends, device=numbers.device)
-    mask = batch["attention_mask"]
-    out = model(
-        inputs_embeds=model.embed(batch["input_ids"], **batch["media"]),
-        attention_mask=mask,
-        position_ids=positions(mask),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache = out.past_key_values
-    cache.batch_repeat_interleave(sampling.num)
-    logits, mask = out.logits[:, -1].repeat_interleave(sampling.num, 0), mask.repeat_interleave(sampling.num, 0)
+    cache, logits, mask = prefill(model, batch, sampling.num)
     done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     ids, alive = [], []
     for step in range(sampling.max_tokens):
@@ -113,6 +112,20 @@ def sample(model, batch: dict[str, Any], sampling: Sampling, numbers: Tensor) ->
     return Rollout(torch.stack(ids, 1), torch.stack(alive, 1).long(), ~done)
 
 
+def prefill(model, batch: dict[str, Any], num: int) -> tuple[Cache, Tensor, Tensor]:
+    """Encodes and reads every prompt once: cache, next-token logits `[S,V]` and mask `[S,L]`, each `num` times."""
+    mask = batch["attention_mask"]
+    out = model(
+        inputs_embeds=model.embed(batch["input_ids"], **batch["media"]),
+        attention_mask=mask,
+        position_ids=positions(mask),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    out.past_key_values.batch_repeat_interleave(num)
+    return out.past_key_values, out.logits[:, -1].repeat_interleave(num, 0), mask.repeat_interleave(num, 0)
+
+
 def pick(scores: Tensor, numbers: Tensor) -> Tensor:
     """Tokens `[S]` from filtered scores `[S,V]`: the first whose cumulative probability exceeds the number."""
     cumulative = scores.softmax(-1).double().cumsum(-1)
@@ -125,10 +138,10 @@ def positions(mask: Tensor) -> Tensor:
 
 
 def completion_logps(model, batch: dict[str, Any], temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies `[S,C]` of `batch["completion_ids"]` (mask beside it), with gradient where it is on.
+    """Log-probabilities and entropies `[S,C]` of `batch["completion_ids"]`, with gradient where it is on.
 
-    The one place where policy and reference are evaluated: a packed `[prefix, c1 .. cG]` forward replaces it without any
-    other change. Clips are encoded once per prompt; their embeddings are repeated G times.
+    The one place where policy and reference are evaluated: a packed `[prefix, c1 .. cG]` forward replaces it without
+    any other change. Clips are encoded once per prompt; their embeddings are repeated G times.
     """
     ids, mask = batch["completion_ids"], batch["completion_mask"]
     num = len(ids) // len(batch["input_ids"])
@@ -143,3 +156,27 @@ def completion_logps(model, batch: dict[str, Any], temperature: float) -> tuple[
         logits_to_keep=ids.shape[1] + 1,
     )
     return token_logps(out.logits[:, :-1], ids, temperature)
+
+
+def forward_through(
+    wrapper: nn.Module, bare: nn.Module, batch: dict[str, Any], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`completion_logps` of the model inside `wrapper` (DistributedDataParallel, DeepSpeed), run by the wrapper's
+    forward: gradient reduction and sharding are set up there, and would not notice a call of `embed` on the bare
+    model."""
+    if wrapper is bare:
+        return completion_logps(bare, batch, temperature)
+    own = vars(bare).get("forward")
+
+    def once(inner: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        restore()
+        return completion_logps(bare, inner, temperature)
+
+    def restore() -> None:
+        if own is None:
+            del bare.forward
+        else:
+            bare.forward = own
+
+    bare.forward = once
+    return wrapper(batch)

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Instruction, read_jsonl
-from vqa2.core.run import rank, wandb_mode
-from vqa2.data.dataset import load_rows
+from vqa2.core.run import rank, say, wandb_mode
+from vqa2.data.dataset import QUARANTINE, load_rows
 from vqa2.data.video import Quarantine
 from vqa2.model.build import build
 from vqa2.model.tune import count_parameters
 from vqa2.train.plan import Context
-
-QUARANTINE = "quarantine.jsonl"
 
 
 @spec
@@ -39,12 +36,6 @@ class Optim:
     gradient_checkpointing: bool
     save_every: Annotated[int, Ge(1)]
     workers: Annotated[int, Ge(0)]
-
-
-def say(text: str) -> None:
-    """One line on the terminal, from rank 0."""
-    if rank() == 0:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:

@@ -2,14 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vqa2.core.config import decode
+from annotated_types import Ge
+
+from data_prep.run import MARKER, DataPrepRun, prepare
+from vqa2.core.config import decode, spec
 from vqa2.core.errors import DataError
 from vqa2.core.run import rank
-from vqa2.train.plan import DataSpec
 
-MARKER = "prepared.json"
+
+@spec
+class DataSpec:
+    """`root`: folder that data_prep writes. `prepare`: make it where it is missing (else an error names the command).
+    `command`: the data_prep command that makes it. `decode_cache_mb`: decoded clips kept in memory."""
+
+    root: str
+    prepare: bool
+    command: str
+    decode_cache_mb: Annotated[int, Ge(0)]
 
 
 def ensure_data(data: DataSpec, compose: Callable[[str, list[str]], dict[str, Any]]) -> None:
@@ -21,7 +32,5 @@ def ensure_data(data: DataSpec, compose: Callable[[str, list[str]], dict[str, An
         raise DataError(f"{root}: no prepared data; run `{data.command}` first")
     if rank() != 0:
         raise DataError(f"{root}: no prepared data; run `{data.command}` before starting several processes")
-    from data_prep.run import DataPrepRun, prepare
-
     overrides = [*data.command.split()[3:], f"root={root}"]
     prepare(decode(DataPrepRun, compose("data_prep", overrides), "data_prep"), progress=True)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge
 
 from vqa2.core.config import build, decode, spec
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.run import Run, fingerprint
+from vqa2.core.run import Run, fingerprint, say
 from vqa2.model.build import ModelSpec
+from vqa2.train.data import DataSpec, ensure_data
 
 
 @spec
@@ -25,16 +27,6 @@ class EngineSpec:
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     deepspeed: dict[str, Any] | None
-
-
-@spec
-class DataSpec:
-    """`root`: folder that data_prep writes. `prepare`: make it where it is missing (else an error names the command).
-    `command`: the data_prep command that makes it."""
-
-    root: str
-    prepare: bool
-    command: str
 
 
 @spec
@@ -83,6 +75,18 @@ class Job:
     after: Path | None
 
 
+def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, Any]], say_done: bool = False) -> None:
+    """Plans and runs `wanted` with command-line overrides; a single finished stage returns at once.
+
+    `composed(config, overrides)` is vqa2.launch's. The data is made first where the preset allows it.
+    """
+    jobs = plan(wanted, lambda label: composed("train", [f"stage={label}", *overrides]))
+    if len(jobs) == 1 and jobs[0].run.state == "done" and not say_done:
+        return
+    ensure_data(jobs[0].spec.data, composed)
+    execute(jobs)
+
+
 def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
     """The jobs in order: `wanted` (or every stage of the chain for `all`) and its missing predecessors.
 
@@ -126,7 +130,7 @@ def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
     return Job(label=label, spec=made, stage=stage, run=run, after=after)
 
 
-def execute(jobs: list[Job], say: Callable[[str], None]) -> None:
+def execute(jobs: list[Job]) -> None:
     """Runs the jobs; a finished one is skipped, a killed one continues."""
     check_device(jobs[0].spec.engine)
     say("plan: " + " -> ".join(f"{j.label}{_mark(j.run)}" for j in jobs))
@@ -149,7 +153,5 @@ def _mark(run: Run) -> str:
 
 def check_device(engine: EngineSpec) -> None:
     """ConfigError where a GPU is asked for and there is none."""
-    import torch
-
     if engine.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("engine.device: cuda is asked for but no GPU is visible; use engine=cpu")

@@ -12,6 +12,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
+from vqa2.core.run import say
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, apply_policy, merge_lora, parameter_groups
 from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
@@ -20,7 +21,6 @@ from vqa2.train.common import (
     kinds,
     report_parts,
     save_model,
-    say,
     starting_model,
     training_arguments,
     usable_rows,
@@ -88,7 +88,10 @@ class Sft:
         }
 
     def _trainer(self, context: Context, model, processor, rows) -> SftTrainer:
-        collator = Collator(processor, Path(context.spec.data.root), context.spec.model.video, side="right")
+        data = context.spec.data
+        collator = Collator(
+            processor, Path(data.root), context.spec.model.video, side="right", cache_mb=data.decode_cache_mb
+        )
         collator.learn_from = dict(self.tune.learn_from)
         arguments = TrainingArguments(
             per_device_train_batch_size=self.optim.batch_size, **training_arguments(self.optim, context)

@@ -1,0 +1,197 @@
+"""Q-Bench-Video: the released record form, strict letters, accuracies with chance, the rule judge, refusals."""
+
+import pytest
+
+from vqa2.bench._items import chance_of
+from vqa2.bench._judge import Vocabulary, grade
+from vqa2.bench._parse import letter, option
+from vqa2.bench._runner import run
+from vqa2.bench.qbench_video import QBenchVideo
+from vqa2.core.errors import ConfigError, DataError
+
+WORDS = Vocabulary(distortions=("noise", "motion blur", "blur"), severities=("slight", "strong"), clean="no distortion")
+BASE = {"video_type": "natural", "context": "Global", "quality_concern": ["Technical"]}
+YES_NO = {**BASE, "video_name": "a.mp4", "question": "Blur?", "question_type": "yes-or-no",
+          "answers": ["No", "Yes"], "correct_choice": "B"}  # fmt: skip
+WHAT = {**BASE, "video_name": "b.mp4", "question": "Which?", "question_type": ["what/how"], "video_type": "CG",
+        "quality_concern": ["Technical", "Temporal"],
+        "answers": ["noise", "blur", "flicker", "none"], "correct_choice": "C"}  # fmt: skip
+OPEN = {**BASE, "video_name": "c.mp4", "question": "Why?", "question_type": "open_ended",
+        "correct_answer": "Strong noise degrades this video."}  # fmt: skip
+PAIR = {**YES_NO, "video_name": "a.mp4_cat_b.mp4.mp4"}
+JOINT = {**YES_NO, "video_name": "d.mp4", "context": "Compare-fine"}
+A, B, C = "00000-a.mp4", "00001-b.mp4", "00002-c.mp4"
+
+
+@pytest.fixture
+def made(write_json, tmp_path):
+    def make(records, **changes):
+        values = {
+            "label": "qbench-video",
+            "file": str(write_json(records)),
+            "video_root": str(tmp_path / "video"),
+            "reply": "letter",
+            "judge": "rules",
+            "vocabulary": WORDS,
+            "reference_keys": ("correct_ans", "correct_answer", "answer_ref"),
+            "batch_size": 2,
+            "bootstrap": 30,
+            "seed": 0,
+        }
+        return QBenchVideo(**values | changes)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("B", "B"), ("B.", "B"), ("(B)", "B"), ("[B]", "B"), ("B)", "B"), ("B: flicker", "B"), ("B. flicker", "B"),
+        (" \nB.\n", "B"), ("A", "A"), ("A. No", "A"), ("B because of it", "B"),
+        ("b", None), ("", None), ("E", None), ("Because", None), ("The answer is B", None), ("BC", None),
+        ("A dog runs", None), ("AB", None), ("B.C", None),
+    ],
+)  # fmt: skip
+def test_a_letter_is_the_first_token_or_nothing(reply, found):
+    assert letter(reply, 4) == found
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [("Noise.", "noise"), ("noise", "noise"), ("It is noise", None), ("", None), ("A", None), ("no", None)],
+)
+def test_an_option_is_the_whole_reply_or_nothing(reply, found):
+    assert option(reply, ("noise", "none")) == found
+
+
+@pytest.mark.parametrize(
+    ("reply", "reference", "score"),
+    [
+        ("Strong noise degrades this video.", "Strong noise degrades this video.", 2),
+        ("There is noise, and it is strong.", "Strong noise degrades this video.", 2),
+        ("Slight noise degrades this video.", "Strong noise degrades this video.", 1),
+        ("Noise.", "Strong noise degrades this video.", 1),
+        ("Strong motion blur.", "Strong noise degrades this video.", 0),
+        ("Strong noise and blur.", "Strong noise degrades this video.", 0),
+        ("Strong blur.", "Strong motion blur degrades this video.", 0),
+        ("The video shows no distortion.", "The video shows no distortion. It is good.", 2),
+        ("Strong noise, no distortion.", "The video shows no distortion. It is good.", 0),
+        ("", "Strong noise degrades this video.", 0),
+    ],
+)
+def test_the_rule_judge_wants_distortion_and_severity(reply, reference, score):
+    assert grade(reply, reference, WORDS) == score
+
+
+def test_items_carry_the_shared_prompts(made):
+    items = made([YES_NO, WHAT, OPEN]).items()
+    assert [i.query.id for i in items] == [A, B, C]
+    assert items[0].query.question == "<video>\nBlur?\nA. No\nB. Yes\nAnswer with the letter."
+    assert items[2].query.question == "<video>\nWhy?"
+    assert [i.target["reference"] for i in items] == ["Yes", "flicker", "Strong noise degrades this video."]
+    assert items[0].query.path.name == "a.mp4"
+
+
+def test_closed_accuracies_by_type_concern_and_origin_with_chance(made, scripted, quiet, tmp_path):
+    replies = {A: "B.", B: "(A)", C: "Slight noise"}
+    report = run(made([YES_NO, WHAT, OPEN]), scripted(replies), tmp_path / "o", quiet)
+    overall, parsed, opened = report.metrics
+    assert (overall.name, overall.value, overall.n, chance_of(overall)) == ("Overall (closed)", 0.5, 2, 0.375)
+    assert "plain mean over closed questions" in overall.note
+    assert (parsed.value, parsed.n) == (1.0, 2)
+    assert (opened.name, opened.value, opened.n) == ("open (rule judge)", 0.5, 1)
+    groups = {k: {m.name: (m.value, m.n, chance_of(m)) for m in v} for k, v in report.groups.items()}
+    assert groups["accuracy by question type"] == {"yes-or-no": (1.0, 1, 0.5), "what/how": (0.0, 1, 0.25)}
+    assert groups["accuracy by quality concern"] == {"Technical": (0.5, 2, 0.375), "Temporal": (0.0, 1, 0.25)}
+    assert groups["accuracy by video type"] == {"natural": (1.0, 1, 0.5), "CG": (0.0, 1, 0.25)}
+    assert (report.n_scored, report.n_expected) == (3, 3)
+
+
+def test_unparseable_letters_are_wrong_counted_and_listed(made, scripted, quiet, tmp_path):
+    report = run(made([YES_NO, WHAT, OPEN]), scripted({A: "Yes", B: "C", C: "x"}), tmp_path / "o", quiet)
+    assert (report.metrics[0].value, report.metrics[0].n) == (0.5, 2)
+    assert (report.metrics[1].value, report.metrics[1].note) == (0.5, "1 unparseable replies, counted as wrong")
+    assert report.failures == ((A, "unparseable reply: 'Yes'"),)
+    assert (report.n_scored, report.n_expected) == (2, 3)
+
+
+def test_text_replies_are_read_by_option(made, scripted, quiet, tmp_path):
+    report = run(made([YES_NO, WHAT], reply="text"), scripted({A: "Yes.", B: "C"}), tmp_path / "o", quiet)
+    assert report.metrics[0].value == 0.5
+    assert report.failures == ((B, "unparseable reply: 'C'"),)
+
+
+def test_without_a_judge_open_questions_are_asked_but_not_graded(made, scripted, quiet, tmp_path):
+    predictor = scripted({A: "B", B: "C", C: "x"}, broken=[C])
+    report = run(made([YES_NO, WHAT, OPEN], judge="none", vocabulary=None), predictor, tmp_path / "o", quiet)
+    assert C in predictor.asked
+    assert report.metrics[2].value is None
+    assert report.metrics[2].note == "not graded (judge: none); 0 of 1 open questions answered"
+    assert (report.n_scored, report.n_expected) == (2, 2)
+
+
+def test_pairs_are_excluded_by_name_and_counted(made, scripted, quiet, tmp_path):
+    report = run(made([YES_NO, WHAT, PAIR, JOINT]), scripted({A: "B", B: "C"}), tmp_path / "o", quiet)
+    assert report.n_expected == 2
+    (note,) = [n for n in report.notes if "excluded" in n]
+    assert note == "2 questions about two videos excluded: a.mp4_cat_b.mp4.mp4, d.mp4"
+
+
+def test_a_record_without_concern_is_in_no_concern_column(made, scripted, quiet, tmp_path):
+    bare = {k: v for k, v in WHAT.items() if k != "quality_concern"}
+    report = run(made([YES_NO, bare]), scripted({A: "B", B: "C"}), tmp_path / "o", quiet)
+    assert [(m.name, m.n) for m in report.groups["accuracy by quality concern"]] == [("Technical", 1)]
+    assert any("1 of 2 questions have no quality_concern" in n for n in report.notes)
+
+
+@pytest.mark.parametrize(
+    "key", ["video_name", "question", "question_type", "video_type", "context", "answers", "correct_choice"]
+)
+def test_a_missing_key_names_file_record_and_key(made, key):
+    broken = {k: v for k, v in WHAT.items() if k != key}
+    with pytest.raises(DataError, match=rf"qbench\.json: record 1: {key}: missing"):
+        made([YES_NO, broken]).items()
+
+
+def test_an_open_question_without_a_reference_fails_loudly(made):
+    broken = {k: v for k, v in OPEN.items() if k != "correct_answer"}
+    with pytest.raises(DataError, match="record 0: correct_ans: no reference text under correct_ans, correct_answer"):
+        made([broken], judge="none").items()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"video_name": "../a.mp4"}, "video_name: ../a.mp4: leaves the data root"),
+        ({"video_name": "/etc/passwd"}, "video_name: /etc/passwd: leaves the data root"),
+        ({"correct_choice": "E"}, "correct_choice: one of A, B, C, D is needed, got 'E'"),
+        ({"correct_choice": "AB"}, "correct_choice: one of A, B, C, D is needed"),
+        ({"answers": ["one"]}, "answers: 2 to 8 options are needed, got 1"),
+        ({"answers": [1, 2]}, "answers: text is needed"),
+        ({"question_type": "riddle"}, "question_type: riddle is unknown; known: yes-or-no, what/how, open_ended"),
+        ({"question": ""}, "question: text is needed"),
+    ],
+)
+def test_a_malformed_value_names_record_and_key(made, change, problem):
+    with pytest.raises(DataError) as caught:
+        made([YES_NO, {**WHAT, **change}]).items()
+    assert f"qbench.json: record 1: {problem}" in str(caught.value)
+
+
+def test_files_that_are_not_lists_of_records_are_refused(made, write_json, tmp_path):
+    with pytest.raises(DataError, match="a list of records is needed, got dict"):
+        made({"a": 1}).items()
+    with pytest.raises(DataError, match="record 0: an object is needed"):
+        made(["x"]).items()
+    with pytest.raises(DataError, match="no such file"):
+        made([YES_NO], file=str(tmp_path / "none.json")).items()
+    with pytest.raises(DataError, match="no single-video question among 1 records"):
+        made([PAIR]).items()
+
+
+def test_the_rule_judge_refuses_references_it_cannot_read(made):
+    free = {**OPEN, "correct_answer": "The waterfall flows upwards."}
+    with pytest.raises(ConfigError, match="for the embedded benchmark only, use judge=none"):
+        made([free]).items()
+    with pytest.raises(ConfigError, match="vocabulary: judge=rules needs it"):
+        made([OPEN], vocabulary=None).items()

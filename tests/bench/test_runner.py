@@ -1,0 +1,143 @@
+"""The runner asks once, keeps what it has, survives a kill with equal numbers, and counts failures."""
+
+import json
+
+import pytest
+
+from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._runner import read_report, run
+from vqa2.bench.scoring import Scoring
+from vqa2.core.errors import DataError
+from vqa2.core.prompts import SCORE_QUESTION
+from vqa2.core.records import Answer
+
+MOS = [12.0, 30.0, 45.0, 61.0, 70.0, 88.0, 93.0]
+SCORES = {f"c{n}": s for n, s in enumerate([0.2, 0.1, 0.5, 0.6, 0.8, 0.7, 0.9])}
+
+
+@pytest.fixture
+def scoring(write_set, make_row):
+    root = write_set("s.jsonl", [make_row(n, SCORE_QUESTION, mos=m, mos_rule="mos") for n, m in enumerate(MOS)])
+    return lambda **kw: Scoring(
+        **{
+            "label": "s",
+            "root": str(root),
+            "file": "s.jsonl",
+            "groups": (),
+            "batch_size": 2,
+            "bootstrap": 20,
+            "seed": 0,
+        }
+        | kw
+    )
+
+
+def test_a_second_run_asks_nothing_and_reports_the_same(scoring, scripted, quiet, tmp_path):
+    first = run(scoring(), scripted(SCORES), tmp_path / "o", quiet)
+    again = scripted(SCORES)
+    assert run(scoring(), again, tmp_path / "o", quiet) == first
+    assert again.asked == []
+    assert read_report(tmp_path / "o" / "report.json") == first
+
+
+def test_an_interrupted_run_loses_one_batch_and_ends_with_equal_numbers(scoring, scripted, quiet, tmp_path):
+    whole = run(scoring(), scripted(SCORES), tmp_path / "whole", quiet)
+    with pytest.raises(KeyboardInterrupt):
+        run(scoring(), scripted(SCORES, stop_after=2), tmp_path / "cut", quiet)
+    assert list(read_answers(tmp_path / "cut" / ANSWERS)) == ["c0", "c1", "c2", "c3"]
+    rest = scripted(SCORES)
+    assert run(scoring(), rest, tmp_path / "cut", quiet) == whole
+    assert rest.asked == ["c4", "c5", "c6"]
+
+
+def test_a_line_cut_short_by_a_kill_is_asked_again(scoring, scripted, quiet, tmp_path):
+    whole = run(scoring(), scripted(SCORES), tmp_path, quiet)
+    path = tmp_path / ANSWERS
+    path.write_text(path.read_text()[:-30])
+    rest = scripted(SCORES)
+    assert run(scoring(), rest, tmp_path, quiet) == whole
+    assert rest.asked == ["c6"]
+
+
+def test_a_damaged_line_elsewhere_is_an_error_with_its_place(scoring, scripted, quiet, tmp_path):
+    run(scoring(), scripted(SCORES), tmp_path, quiet)
+    path = tmp_path / ANSWERS
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:9]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"answers\.jsonl:3: not a line of JSON"):
+        run(scoring(), scripted(SCORES), tmp_path, quiet)
+
+
+def test_one_failing_item_shows_in_coverage_and_is_asked_again(scoring, scripted, quiet, tmp_path):
+    report = run(scoring(), scripted(SCORES, broken=["c3"]), tmp_path, quiet)
+    assert (report.n_expected, report.n_scored, report.n_failed) == (7, 6, 1)
+    assert report.failures == (("c3", "cannot decode"),)
+    assert {m.n for m in report.metrics} == {6}
+    mended = scripted(SCORES)
+    assert run(scoring(), mended, tmp_path, quiet).n_scored == 7
+    assert mended.asked == ["c3"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_an_impossible_score_is_a_failure(scoring, scripted, quiet, tmp_path, value):
+    report = run(scoring(), scripted({**SCORES, "c1": value}), tmp_path, quiet)
+    assert report.n_scored == 6
+    assert report.failures[0][0] == "c1"
+    assert "is not in [0, 1]" in report.failures[0][1]
+
+
+def test_another_configuration_or_predictor_sets_the_old_file_aside(scoring, scripted, quiet, tmp_path):
+    run(scoring(), scripted(SCORES), tmp_path, quiet)
+    other = scripted(SCORES)
+    other.fingerprint = "v2"
+    run(scoring(), other, tmp_path, quiet)
+    assert len(other.asked) == 7
+    changed = scripted(SCORES)
+    changed.fingerprint = "v2"
+    run(scoring(bootstrap=21), changed, tmp_path, quiet)
+    assert len(changed.asked) == 7
+    assert len(list(tmp_path.glob("*.stale"))) == 2
+
+
+def test_a_changed_clip_is_asked_again_and_only_that(scoring, scripted, quiet, tmp_path):
+    benchmark = scoring()
+    clip = benchmark.items()[4].query.path
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"one")
+    run(benchmark, scripted(SCORES), tmp_path / "o", quiet)
+    clip.write_bytes(b"another")
+    again = scripted(SCORES)
+    run(benchmark, again, tmp_path / "o", quiet)
+    assert again.asked == ["c4"]
+
+
+def test_progress_starts_at_what_is_known(scoring, scripted, tmp_path):
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        run(scoring(), scripted(SCORES, stop_after=1), tmp_path, lambda done, total: seen.append((done, total)))
+    run(scoring(), scripted(SCORES), tmp_path, lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 7), (2, 7), (2, 7), (4, 7), (6, 7), (7, 7)]
+
+
+def test_a_predictor_out_of_order_is_refused(scoring, scripted, quiet, tmp_path):
+    class Reversed(scripted):
+        def score(self, queries):
+            return super().score(queries)[::-1]
+
+    with pytest.raises(AssertionError, match="one answer per query, in order"):
+        run(scoring(), Reversed(SCORES), tmp_path, quiet)
+
+
+def test_an_id_twice_is_an_error(scripted, quiet, tmp_path, write_set, make_row):
+    root = write_set("s.jsonl", [make_row(1, SCORE_QUESTION, mos=5.0), make_row(1, SCORE_QUESTION, mos=6.0)])
+    twice = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), batch_size=2, bootstrap=0, seed=0)
+    with pytest.raises(DataError, match="c1 occurs twice"):
+        run(twice, scripted(SCORES), tmp_path, quiet)
+
+
+def test_the_answers_file_says_what_it_belongs_to(scoring, scripted, quiet, tmp_path):
+    run(scoring(), scripted(SCORES, broken=["c0"]), tmp_path, quiet)
+    header = json.loads((tmp_path / ANSWERS).read_text().splitlines()[0])
+    assert (header["benchmark"], header["predictor"]) == ("s", "scripted")
+    assert read_answers(tmp_path / ANSWERS)["c0"] == Answer(id="c0", error="cannot decode")

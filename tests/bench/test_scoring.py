@@ -1,0 +1,105 @@
+"""Scoring: scipy's numbers on 100 x score01, groups by tag, the stall text as the question."""
+
+import pytest
+from scipy import stats
+
+from vqa2.bench._runner import run
+from vqa2.bench.scoring import Scoring
+from vqa2.core.errors import DataError
+from vqa2.core.prompts import SCORE_QUESTION
+
+MOS = [10.0, 25.0, 40.0, 55.0, 70.0, 85.0, 95.0, 5.0]
+SCORE01 = [0.3, 0.2, 0.35, 0.5, 0.45, 0.8, 0.9, 0.1]
+TABLE = {f"c{n}": s for n, s in enumerate(SCORE01)}
+NAMES = ["noise", "noise", "noise", "noise", "flicker", "flicker", "none", "none"]
+
+
+@pytest.fixture
+def made(write_set, make_row):
+    rows = [
+        make_row(n, SCORE_QUESTION, mos=m, distortion=d, mos_rule="strength" if d == "flicker" else "vmaf")
+        for n, (m, d) in enumerate(zip(MOS, NAMES))
+    ]
+    root = write_set("s.jsonl", rows)
+    return Scoring(
+        label="synthetic",
+        root=str(root),
+        file="s.jsonl",
+        groups=("distortion", "mos_rule"),
+        batch_size=3,
+        bootstrap=30,
+        seed=0,
+    )
+
+
+def test_report_equals_scipy_on_raw_scores(made, scripted, quiet, tmp_path):
+    report = run(made, scripted(TABLE), tmp_path / "o", quiet)
+    found = {m.name: m for m in report.metrics}
+    assert found["SRCC"].value == stats.spearmanr(SCORE01, MOS).statistic
+    assert found["PLCC"].value == pytest.approx(stats.pearsonr(SCORE01, MOS).statistic)
+    mean_square = sum((100 * s - m) ** 2 for s, m in zip(SCORE01, MOS)) / len(MOS)
+    assert found["RMSE"].value == pytest.approx(mean_square**0.5)
+    assert found["SRCC"].lo <= found["SRCC"].value <= found["SRCC"].hi
+
+
+def test_groups_break_down_and_small_ones_say_so(made, scripted, quiet, tmp_path):
+    groups = run(made, scripted(TABLE), tmp_path / "o", quiet).groups
+    by_distortion = {m.name: m for m in groups["SRCC by distortion"]}
+    assert by_distortion["noise"].value == pytest.approx(stats.spearmanr(SCORE01[:4], MOS[:4]).statistic)
+    assert by_distortion["flicker"].value is None
+    assert by_distortion["flicker"].note == "undefined: 2 items, 3 needed"
+    assert {m.name: m.n for m in groups["SRCC by mos rule"]} == {"vmaf": 6, "strength": 2}
+
+
+def test_pseudo_mos_is_called_so(made, scripted, quiet, tmp_path):
+    notes = " ".join(run(made, scripted(TABLE), tmp_path / "o", quiet).notes)
+    assert "pseudo-MOS, not MOS" in notes
+    assert "strength 2, vmaf 6" in notes
+
+
+def test_a_constant_predictor_has_no_correlation(made, scripted, quiet, tmp_path):
+    report = run(made, scripted(dict.fromkeys(TABLE, 0.5)), tmp_path / "o", quiet)
+    assert report.metrics[0].value is None
+    assert report.metrics[0].note == "undefined: constant predictions"
+    assert report.n_scored == len(MOS)
+
+
+def test_points_leave_out_what_was_not_scored(made, scripted, quiet, tmp_path):
+    from vqa2.bench._answers import read_answers
+
+    run(made, scripted(TABLE, broken=["c0"]), tmp_path / "o", quiet)
+    items, answers = made.items(), read_answers(tmp_path / "o" / "answers.jsonl")
+    points = made.points(items, [answers[i.query.id] for i in items])
+    assert [(p.predicted, p.target, p.group) for p in points][:2] == [(20.0, 25.0, "noise"), (35.0, 40.0, "noise")]
+    assert len(points) == 7
+
+
+def test_stall_text_is_the_question_and_rows_of_one_clip_are_noted(scripted, quiet, tmp_path, write_set, make_row):
+    told = "<video>\nStalls by frame: 0110. How would you rate the quality of this video?"
+    rows = [make_row(0, told, mos=30.0), make_row(1, SCORE_QUESTION, mos=60.0)]
+    rows.append(rows[0].__class__(**{**rows[0].__dict__, "id": "c0-summary"}))
+    root = write_set("s.jsonl", rows)
+    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), batch_size=2, bootstrap=0, seed=0)
+    predictor = scripted({"c0": 0.1, "c1": 0.2, "c0-summary": 0.3})
+    report = run(made, predictor, tmp_path / "o", quiet)
+    assert predictor.questions == {"c0": told, "c1": None, "c0-summary": told}
+    assert any("3 rows on 2 clips" in note for note in report.notes)
+    assert not any("pseudo" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"mos": None}, "mos: a number on 0-100 is needed"),
+        ({"mos": 120.0}, "mos: a number on 0-100 is needed, got 120.0"),
+        ({"media": None}, "media: a clip is needed"),
+        ({"tags": {}}, "tags.distortion: missing"),
+        ({"media": "../outside.mp4"}, "leaves the data root"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_an_error(change, problem, write_set, make_row):
+    row = make_row(0, SCORE_QUESTION, mos=30.0, distortion="noise")
+    root = write_set("s.jsonl", [row.__class__(**{**row.__dict__, **change})])
+    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=("distortion",), batch_size=2, bootstrap=0, seed=0)
+    with pytest.raises(DataError, match=problem.replace("[", r"\[")):
+        made.items()

@@ -1,0 +1,274 @@
+"""The trainer on the toy: resume, micro-batches, processes, rewards through to the table, learning, bad input."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpo_toy
+import pytest
+import torch
+from grpo_toy import REWARDS, ToyCollate, arguments, few_as, real_rewards, rows, tokenizer, toy, trainer
+from trl.rewards import get_soft_overlong_punishment
+
+import vqa2.train.grpo as grpo
+from vqa2.core.errors import ConfigError, DataError
+from vqa2.train._rollout import Rollout
+from vqa2.train.grpo_rewards import TrlReward
+
+TOY = Path(__file__).with_name("grpo_toy.py")
+
+
+def table(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
+
+
+def weights(made) -> dict:
+    return {name: p.detach().clone() for name, p in made.model.named_parameters()}
+
+
+def assert_same(one: dict, other: dict, atol: float = 0.0) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0.0, atol=atol)
+
+
+def test_resume_equals_an_uninterrupted_run(tmp_path):
+    straight = trainer(tmp_path / "a", max_steps=5, beta=0.1)
+    straight.train()
+    stopped = trainer(tmp_path / "b", max_steps=5, beta=0.1, save_strategy="steps", save_steps=2)
+    stopped.train()
+    # The table of the first run goes on to step 5; the resumed run takes it back to the checkpoint.
+    resumed = trainer(tmp_path / "b", max_steps=5, beta=0.1)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-2"))
+    assert_same(weights(resumed), weights(straight))
+    assert table(tmp_path / "b") == table(tmp_path / "a")
+    assert [row["step"] for row in table(tmp_path / "a")] == [k + 1 for k in range(5) for _ in range(8)]
+    assert any(row["advantage"] for row in table(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
+def test_one_large_micro_batch_equals_several_small(tmp_path, loss_type):
+    change = {"loss_type": loss_type, "optim": "sgd", "max_steps": 2}
+    large = trainer(tmp_path / "a", per_device_train_batch_size=16, gradient_accumulation_steps=1, **change)
+    small = trainer(tmp_path / "b", per_device_train_batch_size=4, gradient_accumulation_steps=4, **change)
+    before = weights(large)
+    for made in (large, small):
+        made.train()
+    assert_same(weights(large), weights(small), atol=1e-6)
+    assert max((before[n] - p).abs().max() for n, p in weights(large).items()) > 1e-4
+    logs = [[row for row in made.state.log_history if "loss" in row] for made in (large, small)]
+    assert [r["loss"] for r in logs[0]] == pytest.approx([r["loss"] for r in logs[1]], abs=1e-6)
+    assert [r["entropy"] for r in logs[0]] == pytest.approx([r["entropy"] for r in logs[1]], rel=1e-5)
+
+
+def start(out: Path, processes: int) -> list[subprocess.Popen]:
+    """The toy run with one prompt per micro-batch, as that many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    ranks = [os.environ | shared | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
+    command = [sys.executable, str(TOY), str(out), "1"]
+    return [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in ranks]
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Same prompts in the step, so the same completions, rewards, log rows and weights; groups are not cut."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    processes = start(tmp_path / "two", 2)
+    grpo_toy.main(tmp_path / "one", 2)
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err[-3000:]
+    one, two = (torch.load(tmp_path / name / "weights.pt") for name in ("one", "two"))
+    assert_same(one, two, atol=1e-6)
+    logs = [json.loads((tmp_path / name / "log.json").read_text()) for name in ("one", "two")]
+    for left, right in zip(*logs, strict=True):
+        assert left == pytest.approx({k: right[k] for k in left}, rel=1e-4, abs=1e-5)
+    found = [
+        {(r["step"], r["prompt_id"], r["completion"], r["reward"]) for r in table(tmp_path / n)} for n in ("one", "two")
+    ]
+    assert found[0] == found[1]
+
+
+def test_training_raises_the_reward(tmp_path):
+    made = trainer(tmp_path, max_steps=25, per_device_train_batch_size=16, learning_rate=5e-3)
+    before = made.evaluate_rewards(rows(), seed=7)
+    made.train()
+    after = made.evaluate_rewards(rows(), seed=7)
+    assert before["reward"] < 0.2
+    assert after["reward"] > 0.5
+    assert after["prompts"] == 8
+
+
+def test_rewards_of_other_completions_teach_nothing(tmp_path):
+    """The control of the test above: every completion gets its neighbor's reward."""
+
+    def neighbors(completions, **_):
+        values = few_as(completions)
+        return values[1:] + values[:1]
+
+    rewards = {"neighbors": TrlReward(neighbors, 1.0)}
+    made = trainer(tmp_path, rewards=rewards, max_steps=25, per_device_train_batch_size=16, learning_rate=5e-3)
+    made.train()
+    made.rewards = REWARDS
+    assert made.evaluate_rewards(rows(), seed=7)["reward"] < 0.3
+
+
+def scripted(monkeypatch, clean: list[str], disturbed: list[str]):
+    """Replaces sampling: clean prompts get `clean` (4 a prompt), prompts of perturbed clips `disturbed`."""
+    made, said = tokenizer(), {"clean": [], "disturbed": []}
+
+    def sample(model, batch, sampling, numbers):
+        # The toy's clean clips end in full brightness, its reversed ones in darkness.
+        kind = "clean" if batch["media"]["levels"].min() > 0.9 else "disturbed"
+        said[kind].append(len(batch["input_ids"]))
+        texts = (clean if kind == "clean" else disturbed)[: len(numbers)]
+        ids = torch.zeros(len(texts), 40, dtype=torch.long)
+        for k, text in enumerate(texts):
+            one = [*made.encode(text), 1]
+            ids[k, : len(one)] = torch.tensor(one)
+        mask = (ids != 0).long()
+        return Rollout(ids, mask, torch.zeros(len(texts), dtype=torch.bool))
+
+    monkeypatch.setattr(grpo, "sample", sample)
+    return said
+
+
+def say(value: float) -> str:
+    return f"<think>a</think><answer>{value}</answer>"
+
+
+def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
+    # Targets: 1 + 4k/8 for row k of the step; every prompt gets the same four texts, one of them unreadable.
+    said = scripted(monkeypatch, [say(1.5), say(2.5), say(3.0), "bad"] * 2, [say(5)] * 8)
+    made = trainer(
+        tmp_path, rewards=real_rewards(), max_steps=1, per_device_train_batch_size=8, max_completion_length=40
+    )
+    made.train()
+    assert said == {"clean": [2, 2], "disturbed": [2, 2]}
+    found, log = table(tmp_path), made.state.log_history[0]
+    assert len(found) == 16
+    for row in found:
+        readable = row["completion"] != "bad"
+        assert row["perturbed"] == say(5)
+        assert (row["answer"] is not None) == readable
+        assert row["rewards"]["format"] == readable
+        assert row["rewards"]["temporal"] in (0.0, 0.3)
+        assert readable or row["rewards"]["ranking"] == row["rewards"]["regression"] == row["reward"] == 0.0
+        assert row["reward"] == pytest.approx(sum(row["rewards"].values()))
+    assert {r["rewards"]["temporal"] for r in found} == {0.0, 0.3}
+    assert log["parse_rate"] == 0.75
+    assert log["rewards/format/mean"] == 0.75
+    assert log["rewards/temporal/not_applicable"] == 0
+    assert log["reward"] == pytest.approx(sum(r["reward"] for r in found) / 16)
+    assert {"generation_s", "update_s", "completions/mean_length", "reward_std", "frac_reward_zero_std"} <= log.keys()
+
+
+def test_rewards_that_do_not_apply_are_counted_and_left_out(tmp_path, monkeypatch):
+    """One prompt of a still image: no ranking, no temporal reward and no perturbed rollout."""
+    said = scripted(monkeypatch, [say(1), say(2), say(3), say(4)], [])
+    made = trainer(
+        tmp_path,
+        rewards=real_rewards(),
+        data=rows(1, kind="image"),
+        max_steps=1,
+        gradient_accumulation_steps=1,
+        max_completion_length=40,
+    )
+    made.train()
+    assert said == {"clean": [1], "disturbed": []}
+    log, found = made.state.log_history[0], table(tmp_path)
+    assert log["rewards/ranking/not_applicable"] == log["rewards/temporal/not_applicable"] == 4
+    assert "rewards/ranking/mean" not in log
+    # Regression 1 and format 1, renormalized to the four weights.
+    assert [r["reward"] for r in found if r["answer"] == 1.0] == [4.0]
+    assert found[0]["rewards"]["ranking"] is None
+
+
+def test_truncated_completions_can_be_left_out_of_the_loss(tmp_path):
+    made = trainer(tmp_path, mask_truncated_completions=True, max_steps=1, max_completion_length=6)
+    made.train()
+    pairs = iter(made.get_train_dataloader())
+    batches, counted = made.get_batch_samples(pairs, 2, torch.device("cpu"))
+    clipped = torch.tensor([row["clipped"] for row in table(tmp_path)][-8:])
+    lengths = torch.cat([b["completion_mask"].sum(1) for b in batches])
+    assert clipped.any()
+    assert (lengths[clipped] == 0).all()
+    assert (lengths[~clipped] > 0).all()
+    assert counted == lengths.sum()
+
+
+def test_evaluation_is_repeatable_and_leaves_the_model_as_it_was(tmp_path):
+    made = trainer(tmp_path, num_generations_eval=2)
+    made.model.train()
+    first = made.evaluate_rewards(rows(5), seed=1)
+    assert first == made.evaluate_rewards(rows(5), seed=1)
+    assert first != made.evaluate_rewards(rows(5), seed=2)
+    assert made.model.training
+    made.eval_dataset = rows(5)
+    assert made.evaluate()["eval_reward"] >= 0
+
+
+def test_plain_trl_rewards_plug_in(tmp_path):
+    punish = get_soft_overlong_punishment(max_completion_len=8, soft_punish_cache=4)
+    made = trainer(tmp_path, rewards={"length": TrlReward(punish, 0.5), **REWARDS}, max_steps=1)
+    made.train()
+    assert all(-1 <= row["rewards"]["length"] <= 0 for row in table(tmp_path))
+    assert made.state.log_history[0]["rewards/length/mean"] < 0
+
+
+def test_optimizer_groups_are_used(tmp_path):
+    def groups(model):
+        return [{"params": list(model.lm_head.parameters()), "lr": 0.1}]
+
+    model = toy()
+    made = grpo.GRPOTrainer(
+        model, arguments(tmp_path, max_steps=1), rows(), ToyCollate(), REWARDS, tokenizer(), None, groups
+    )
+    before = weights(made)
+    made.train()
+    moved = {name for name, p in weights(made).items() if not torch.equal(p, before[name])}
+    assert moved == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4}, "per_device_train_batch_size: counts"),
+        ({"num_iterations": 2}, "num_iterations: this trainer supports 1 only"),
+        ({"use_vllm": True}, "use_vllm"),
+        ({"reward_weights": [1.0]}, "reward_weights"),
+        ({"loss_type": "drgrpo"}, "loss_type: not 'drgrpo' .did you mean 'dr_grpo'"),
+        ({"scale_rewards": "groups"}, "scale_rewards: not 'groups' .did you mean 'group'"),
+        ({"steps_per_generation": 4}, "steps_per_generation: must equal gradient_accumulation_steps"),
+        ({"temperature": 0.0}, "temperature: must be above 0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        trainer(tmp_path, **change)
+
+
+def test_rewards_and_rows_that_do_not_fit_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="at least one reward"):
+        trainer(tmp_path, rewards={})
+    with pytest.raises(ConfigError, match="rewards.letters.weight: must be above 0"):
+        trainer(tmp_path, rewards={"letters": TrlReward(few_as, -1.0)})
+    with pytest.raises(ConfigError, match="max_completion_length: 4 tokens cannot hold an answer"):
+        trainer(tmp_path, rewards=real_rewards(), max_completion_length=4)
+    with pytest.raises(DataError, match="r0: a GRPO row needs a MOS"):
+        trainer(tmp_path, data=[grpo.replace(rows(1)[0], mos=None)])
+    with pytest.raises(ConfigError, match="reward letters: gave 1 values for 8 completions"):
+        trainer(tmp_path, rewards={"letters": TrlReward(lambda completions, **_: [0.0], 1.0)}).train()
+    with pytest.raises(ConfigError, match="reward letters: gave nan"):
+        trainer(tmp_path, rewards={"letters": TrlReward(lambda completions, **_: [float("nan")] * 8, 1.0)}).train()

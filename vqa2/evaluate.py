@@ -1,0 +1,150 @@
+"""What eval.py does: benchmarks x predictor -> reports on the terminal, as JSON, Markdown and one HTML page.
+
+An entry-point module: the only place where benchmarks, predictors and training meet.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+import yaml
+from annotated_types import Ge
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._report import write_html
+from vqa2.bench._runner import REPORT
+from vqa2.bench._runner import run as run_benchmark
+from vqa2.bench._samples import draw
+from vqa2.bench._summary import Point, RunSummary, Sample, Stage
+from vqa2.bench._table import table, write_markdown
+from vqa2.core.config import build, spec
+from vqa2.core.errors import ConfigError
+from vqa2.core.records import Answer, Report
+from vqa2.core.run import DONE, environment
+
+DATA_NOTE = (
+    "Embedded data: photographs and textures in motion, degraded at known strength. Scores are compared with pseudo_mos "
+    "(VMAF or the known strength, docs/data.md), a stand-in that is not a mean opinion score."
+)
+
+
+@spec
+class EvalRun:
+    """`benchmarks` and `predictor` are components by name; with predictor `model` and folder `auto`, `stages` says
+    which stage's model of `run` answers which benchmark. `samples` answers are shown in the report."""
+
+    benchmarks: dict[str, dict[str, Any]]
+    predictor: dict[str, Any]
+    runs: str
+    run: str
+    preset: str
+    stages: dict[str, str]
+    ablation: tuple[str, ...]
+    samples: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0)]
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A benchmark that can draw predicted against target."""
+
+    def points(self, items, answers) -> list[Point]:
+        """One point per scored item."""
+
+
+@dataclass
+class _Page:
+    """What the report collects while benchmarks run."""
+
+    reports: list[Report] = field(default_factory=list)
+    points: dict[str, list[Point]] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    samples_note: str = ""
+
+
+def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
+    """Runs every benchmark, prints the table, writes `<runs>/<run>/eval/` and the page `report.html`.
+
+    `ensure(stage)` trains a stage of the run that is missing, or raises.
+    """
+    home, page = Path(made.runs) / made.run, _Page()
+    for key, values in made.benchmarks.items():
+        benchmark = build("benchmark", values, f"benchmarks.{key}")
+        predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
+        out = home / "eval" / key
+        page.reports.append(_run(benchmark, predictor, out, key))
+        _collect(page, benchmark, read_answers(out / ANSWERS), key, made)
+    console = Console()
+    console.print(table(page.reports))
+    write_markdown(home / "eval" / "report.md", page.reports)
+    summary = RunSummary(
+        data_note=DATA_NOTE,
+        stages=_stages(home),
+        points=page.points,
+        samples=page.samples,
+        samples_note=page.samples_note,
+        ablation=_ablation(made),
+        environment=environment(made.seed),
+        config=yaml.safe_dump(json.loads(TypeAdapter(EvalRun).dump_json(made)), sort_keys=False),
+    )
+    write_html(home / "report.html", f"vqa2: {made.run}", page.reports, summary)
+    console.print(f"report: {home / 'report.html'}")
+    return page.reports
+
+
+def _resolved(made: EvalRun, key: str, home: Path, ensure: Callable[[str], None]) -> dict[str, Any]:
+    """The predictor's values for one benchmark; `folder: auto` becomes the model of the stage that serves it."""
+    if made.predictor.get("folder") != "auto":
+        return made.predictor
+    if key not in made.stages:
+        raise ConfigError(f"stages.{key}: required, or name a model folder with predictor.folder=...")
+    ensure(made.stages[key])
+    return {**made.predictor, "folder": str(home / made.stages[key] / "model")}
+
+
+def _run(benchmark, predictor, out: Path, key: str) -> Report:
+    columns = (TextColumn(key), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(key, total=None)
+        return run_benchmark(benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _collect(page: _Page, benchmark, answers: dict[str, Answer], key: str, made: EvalRun) -> None:
+    """Scatter points of scoring benchmarks, sample answers of question benchmarks."""
+    items = benchmark.items()
+    ordered = [answers[i.query.id] for i in items]
+    if isinstance(benchmark, Scored):
+        page.points[key] = benchmark.points(items, ordered)
+    elif "reference" in items[0].target and made.samples:
+        page.samples += draw(benchmark, items, ordered, count=made.samples, seed=made.seed, width_px=160)
+        page.samples_note = "drawn at random with the seed of this evaluation"
+
+
+def _stages(home: Path) -> list[Stage]:
+    """The finished stages of a run, in the order in which they finished."""
+    done = sorted(home.glob(f"*/{DONE}"), key=lambda p: p.stat().st_mtime)
+    made = []
+    for path in done:
+        numbers = json.loads(path.read_text())
+        flat = {k: v for k, v in numbers.items() if isinstance(v, int | float) and k != "seconds"}
+        for when in ("held_out_before", "held_out_after"):
+            if when in numbers:
+                flat[f"{when}_reward"] = numbers[when]["reward"]
+        made.append(Stage(name=path.parent.name, metrics=path.parent / "metrics.jsonl", seconds=numbers["seconds"],
+                          numbers=flat))  # fmt: skip
+    return made
+
+
+def _ablation(made: EvalRun) -> dict[str, list[Report]]:
+    """Reports of the runs named in `ablation` that have been evaluated."""
+    adapter, found = TypeAdapter(Report), {}
+    for name in made.ablation:
+        paths = sorted((Path(made.runs) / name / "eval").glob(f"*/{REPORT}"))
+        if paths:
+            found[name] = [adapter.validate_json(p.read_text()) for p in paths]
+    return found

@@ -1,0 +1,124 @@
+"""Stage `grpo`: reinforcement learning of reasoned ratings with VQAThinker's rewards (AAAI 2026). The trainer is
+vqa2/train/grpo.py; this file only assembles it from the configuration."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Interval
+from transformers import PrinterCallback, set_seed
+from trl import GRPOConfig
+
+from vqa2.core.config import build, register, spec
+from vqa2.core.run import say
+from vqa2.data.dataset import Collator
+from vqa2.model.tune import Audit, Tune, apply_policy, merge_lora, parameter_groups
+from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
+from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
+from vqa2.train.grpo import GRPOTrainer
+from vqa2.train.plan import Context
+
+
+@spec
+class Policy:
+    """trl.GRPOConfig's options by TRL's names (docs/grpo.md); `optim.batch_size` counts prompts per device, TRL's
+    per_device_train_batch_size is that times `num_generations`."""
+
+    num_generations: Annotated[int, Ge(2)]
+    max_completion_length: Annotated[int, Ge(1)]
+    temperature: Annotated[float, Gt(0)]
+    top_k: Annotated[int, Ge(0)]
+    top_p: Annotated[float, Interval(gt=0, le=1)]
+    beta: Annotated[float, Ge(0)]
+    epsilon: Annotated[float, Gt(0)]
+    epsilon_high: float | None
+    loss_type: str
+    scale_rewards: str
+    importance_sampling_level: str
+    multi_objective_aggregation: str
+    mask_truncated_completions: bool
+
+
+@register("stage", "grpo")
+class Grpo:
+    """`rewards`: name -> component of kind reward; `eval_prompts` held-out prompts are sampled before and after
+    training with the same seed."""
+
+    after: str | None
+    init_from: str
+    sets: dict[str, float]
+    tune: Tune
+    optim: Optim
+    policy: Policy
+    rewards: dict[str, dict[str, Any]]
+    eval_prompts: Annotated[int, Ge(2)]
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Trains, saves `model/` and returns key numbers, held-out rewards before and after among them."""
+        started = time.monotonic()
+        set_seed(context.spec.seed)
+        rows, quarantined = usable_rows(context, self.sets, "train")
+        held_out, _ = usable_rows(context, self.sets, "test")
+        model, processor = starting_model(context)
+        tuner = apply_policy(model, self.tune)
+        parts = report_parts(model)
+        trainer = self._trainer(context, model, processor, rows)
+        held_out = held_out[: self.eval_prompts]
+        resumed = last_checkpoint(context.run.dir)
+        before = _kept(context, resumed, lambda: trainer.evaluate_rewards(held_out, context.spec.seed))
+        say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
+        result = trainer.train(resume_from_checkpoint=resumed)
+        after = trainer.evaluate_rewards(held_out, context.spec.seed)
+        say(f"held-out reward after: {after['reward']:.3f}")
+        merge_lora(tuner)
+        save_model(trainer.accelerator.unwrap_model(model), processor, context.run.dir / "model")
+        remove_checkpoints(context.run.dir)
+        return {
+            "steps": result.global_step,
+            "seconds": time.monotonic() - started,
+            "prompts": len(rows),
+            "quarantined": quarantined,
+            "parameters": parts,
+            "held_out_before": before,
+            "held_out_after": after,
+        }
+
+    def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
+        data, made = context.spec.data, self.policy
+        collator = Collator(
+            processor, Path(data.root), context.spec.model.video, side="left", cache_mb=data.decode_cache_mb
+        )
+        options = {name: getattr(made, name) for name in type(made).__dataclass_fields__}
+        arguments = GRPOConfig(
+            per_device_train_batch_size=self.optim.batch_size * made.num_generations,
+            **training_arguments(self.optim, context),
+            **options,
+        )
+        rewards = {name: build("reward", values, f"stage.rewards.{name}") for name, values in self.rewards.items()}
+        trainer = GRPOTrainer(
+            model,
+            arguments,
+            rows,
+            collator,
+            rewards,
+            processor.tokenizer,
+            optimizer_groups=lambda m: parameter_groups(m, self.tune, self.optim.weight_decay),
+        )
+        trainer.remove_callback(PrinterCallback)
+        used = {part for part, policy in self.tune.parts.items() if policy != "frozen"}
+        for callback in (
+            RichProgress(context.run.dir.name),
+            JsonlLog(context.run.dir),
+            AuditFirstStep(Audit(model, self.tune), used, say),
+        ):
+            trainer.add_callback(callback)
+        return trainer
+
+
+def _kept(context: Context, resumed: str | None, measure) -> dict[str, float]:
+    """The numbers before training, kept on disk: a resumed run starts from trained weights and must not measure them."""
+    path = context.run.dir / "held_out_before.json"
+    if not (resumed and path.is_file()):
+        path.write_text(json.dumps(measure()), encoding="utf-8")
+    return json.loads(path.read_text())
