@@ -40,6 +40,7 @@ class Recipe:
     clean_videos: tuple[int, int]
     streaming: tuple[int, int]
     strength: tuple[Annotated[float, Gt(0)], Annotated[float, Interval(gt=0, le=1)]]
+    still_strength: tuple[Annotated[float, Gt(0)], Annotated[float, Interval(gt=0, le=1)]]
     store_qp: Annotated[int, Interval(ge=0, le=51)]
     compression_qp: tuple[int, int]
     shake_px: tuple[float, float]
@@ -92,7 +93,7 @@ def make_jobs(recipe: Recipe, shots: Callable[[str, np.random.Generator, bool], 
                 key = int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:12], 16)
                 rng = np.random.default_rng(key)
                 # Strengths are stratified, so that every group covers the whole range.
-                lo, hi = recipe.strength
+                lo, hi = recipe.still_strength if kind == "image" else recipe.strength
                 strength = float(lo + (hi - lo) * (number + rng.random()) / count)
                 stalls = _draw_stalls(recipe, rng) if group == "streaming" else ()
                 shot = shots(split, rng, variant in COLOR)

@@ -42,13 +42,13 @@ def _same(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _spatial_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    sigma = 0.5 + 1.5 * s
+    sigma = 0.3 + 2.2 * s
     return ndimage.gaussian_filter(x, (0, sigma, sigma, 0))
 
 
 def _motion_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    """Averages shifted copies along one direction, 2 to 9 px long."""
-    length, angle = 2 + 7 * s, rng.uniform(0, np.pi)
+    """Averages shifted copies along one direction, 1 to 11 px long."""
+    length, angle = 1 + 10 * s, rng.uniform(0, np.pi)
     taps = np.linspace(-length / 2, length / 2, 2 * int(length) + 1)
     # Whole-clip shifts by linear interpolation; edges repeat.
     moved = [ndimage.shift(x, (0, d * np.sin(angle), d * np.cos(angle), 0), order=1, mode="nearest") for d in taps]
@@ -56,26 +56,27 @@ def _motion_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarra
 
 
 def _noise(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    return x + rng.normal(0, 0.03 + 0.15 * s, x.shape)
+    return x + rng.normal(0, 0.01 + 0.22 * s, x.shape)
 
 
 def _overexposure(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    return x * (1.3 + 1.2 * s) + 0.1 + 0.15 * s
+    return x * (1 + 1.6 * s) + 0.35 * s
 
 
 def _underexposure(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    return (x * (0.6 - 0.45 * s)) ** 1.1
+    return x * 0.06**s
 
 
 def _low_contrast(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
     mean = x.mean((1, 2, 3), keepdims=True)
     # Toward mid gray as well: a faded, washed-out picture rather than a darker one.
-    return (0.7 * mean + 0.3 * 0.5) + (x - mean) * (0.55 - 0.4 * s)
+    gain = 0.07**s
+    return mean + (0.5 - mean) * (1 - gain) * 0.5 + (x - mean) * gain
 
 
 def _high_contrast(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
     mean = x.mean((1, 2, 3), keepdims=True)
-    return mean + (x - mean) * (1.8 + 2.2 * s)
+    return mean + (x - mean) * 8.0**s
 
 
 def _saturate(x: np.ndarray, gain: float) -> np.ndarray:
@@ -84,11 +85,11 @@ def _saturate(x: np.ndarray, gain: float) -> np.ndarray:
 
 
 def _oversaturation(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    return _saturate(x, 2.0 + 2.5 * s)
+    return _saturate(x, 8.0**s)
 
 
 def _desaturation(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    return _saturate(x, 0.4 * (1 - s))
+    return _saturate(x, 1 - s)
 
 
 def _block_effect(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
@@ -100,7 +101,7 @@ def _block_effect(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarr
     coded[:, :, keep:] = 0
     coded[:, :, :, :, keep:] = 0
     # `keep` is a step function; the share of coded picture keeps strength continuous.
-    mix = 0.5 + 0.5 * s
+    mix = min(1.0, 0.3 + s)
     out = x.copy()
     out[:, : h // 8 * 8, : w // 8 * 8] = fft.idctn(coded, axes=(2, 4), norm="ortho").reshape(t, h // 8 * 8, -1, c)
     return mix * out + (1 - mix) * x
@@ -110,13 +111,13 @@ def _flicker(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
     """Luminance gain that alternates irregularly from frame to frame."""
     signs = rng.choice((-1.0, 1.0), len(x))
     signs[1::2] = -signs[::2][: len(signs[1::2])]
-    gain = 1 + (0.12 + 0.38 * s) * signs * rng.uniform(0.6, 1.0, len(x))
+    gain = 1 + 0.6 * s * signs * rng.uniform(0.6, 1.0, len(x))
     return x * gain[:, None, None, None]
 
 
 def _stutter(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    """Frames are held for 3 to 6 intervals, then motion jumps ahead; frame rate and duration stay."""
-    hold = round(3 + 3 * s)
+    """Frames are held for 2 to 8 intervals, then motion jumps ahead; frame rate and duration stay."""
+    hold = round(2 + 6 * s)
     return x[np.arange(len(x)) // hold * hold]
 
 

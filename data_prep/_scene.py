@@ -4,7 +4,7 @@ Frames are RGB uint8 `[T,H,W,3]`. Motion is smooth and, for moving cameras, seve
 are visible as stutter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -64,6 +64,13 @@ def render(picture: np.ndarray, other: np.ndarray, scene: Scene, frames: int, si
             _paste(frame, sprite, t, wobble[t])
         out[t] = np.asarray(frame)
     return out
+
+
+def detail(picture: np.ndarray, scene: Scene, size: tuple[int, int]) -> float:
+    """Structure in the middle of a scene: root-mean-square difference of neighboring pixels, a small frame's worth."""
+    still = replace(scene, foreground=False, shake_px=0.0, speed_px=0.0)
+    frame = render(picture, picture, still, 1, size)[0].astype(np.float64)
+    return float(np.sqrt(np.mean(np.diff(frame, axis=0) ** 2) + np.mean(np.diff(frame, axis=1) ** 2)))
 
 
 def _affine(image: Image.Image, scene: Scene, scale: float, wobble: np.ndarray, t: int, frames: int, size) -> tuple:

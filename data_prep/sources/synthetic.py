@@ -1,14 +1,16 @@
 """Source `synthetic`: the embedded data, made on the spot from photographs in installed wheels and procedural textures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from data_prep._build import Recipe, make_jobs, run_jobs
 from data_prep._contents import catalog, picture
-from data_prep._scene import Scene, draw_scene, render
+from data_prep._scene import Scene, detail, draw_scene, render
 from vqa2.core.config import register, suggest
 from vqa2.core.errors import ConfigError
 from vqa2.core.records import Clip
@@ -23,17 +25,22 @@ class SceneShot:
     color: bool
     tags: dict[str, str]
     scene: Scene
+    centers: tuple[tuple[float, float], ...]
 
     def frames(self, recipe: Recipe, count: int, jitter: float) -> np.ndarray:
         size = (recipe.width, recipe.height)
-        return render(picture(self.content), picture(self.other), self.scene, count, size, jitter)
+        pixels = picture(self.content)
+        # Flat sky and black space show no distortion: of a few places, the one with the most structure.
+        places = [replace(self.scene, center=center) for center in self.centers]
+        scene = max(places, key=lambda place: detail(pixels, place, (recipe.width // 2, recipe.height // 2)))
+        return render(pixels, picture(self.other), scene, count, size, jitter)
 
 
 @register("source", "synthetic")
 class Synthetic:
     """`test_contents`: pictures held out for the test split, all others train. `speed_px`: camera motion per frame;
     `hand_px`: natural shake; `foreground`: probability of a moving object; `procedural`: share
-    of clips that show a procedural texture."""
+    of clips that show a procedural texture; `places`: windows per clip of which the most structured one is shown."""
 
     recipe: Recipe
     test_contents: tuple[str, ...]
@@ -41,6 +48,7 @@ class Synthetic:
     hand_px: float
     foreground: float
     procedural: float
+    places: Annotated[int, Ge(1)]
 
     def clips(
         self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
@@ -62,6 +70,7 @@ class Synthetic:
             other = pools[split][int(rng.integers(len(pools[split])))]
             scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground)
             tags = {"camera": scene.camera, "origin": content.origin, "foreground": "yes" if scene.foreground else "no"}
-            return SceneShot(content.name + number, other.name, content.color, tags, scene)
+            centers = tuple((float(x), float(y)) for x, y in rng.uniform(0.3, 0.7, (self.places, 2)))
+            return SceneShot(content.name + number, other.name, content.color, tags, scene, centers)
 
         return run_jobs(root, self.recipe, make_jobs(self.recipe, shots, seed), workers, advance), []

@@ -60,20 +60,20 @@ def test_metrics_reproduce_dover_on_real_ratings(name, n, srcc, krcc, plcc):
 
 def test_interval_equals_scipy_bootstrap():
     rng = np.random.default_rng(3)
-    y = rng.random(80)
-    x = y + rng.normal(0, 0.3, 80)
-    mine = quality_metric("PLCC", x, y, bootstrap=2000, seed=0)
+    y = rng.random(20)
+    x = y + rng.normal(0, 0.4, 20)
+    mine = quality_metric("PLCC", x, y, bootstrap=3000, seed=0)
     theirs = stats.bootstrap(
         (x, y),
         lambda a, b: stats.pearsonr(a, b).statistic,
         paired=True,
         vectorized=False,
-        n_resamples=2000,
+        n_resamples=3000,
         method="percentile",
         rng=1,
     ).confidence_interval
-    assert mine.lo == pytest.approx(theirs.low, abs=0.02)
-    assert mine.hi == pytest.approx(theirs.high, abs=0.02)
+    assert mine.lo == pytest.approx(theirs.low, abs=0.025)
+    assert mine.hi == pytest.approx(theirs.high, abs=0.025)
     assert mine.lo < mine.value < mine.hi
 
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 from grpo_toy import ToyCollate, rows, tokenizer, toy
 
-from vqa2.train._rollout import Rollout, Sampling, completion_logps, pick, prompt_batch, sample, uniforms, words
+from vqa2.train._rollout import (
+    Rollout,
+    Sampling,
+    completion_logps,
+    pick,
+    positions,
+    prompt_batch,
+    sample,
+    uniforms,
+    words,
+)
 
 G = 3
 SAMPLING = Sampling(num=G, max_tokens=12, temperature=1.2, top_k=18, top_p=0.95, ends=(1, 0, 8), pad=0)
@@ -113,3 +123,7 @@ def test_words_keep_tags_and_drop_special_tokens():
         one = [*made.encode(text), 1]
         ids[k, : len(one)], mask[k, : len(one)] = torch.tensor(one), 1
     assert words(Rollout(ids, mask, torch.zeros(2)), made) == texts
+
+
+def test_padding_takes_no_position():
+    assert positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 3]]
