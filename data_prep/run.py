@@ -20,18 +20,20 @@ MARKER = "prepared.json"
 
 @spec
 class DataPrepRun:
-    """`source` and `sets` are components by name; everything is written under `root`; `workers` processes."""
+    """`source` and `sets` are components by name; `root` is the folder that the source reads, where it
+    reads one; everything is written under `out`; `workers` processes."""
 
     source: dict[str, Any]
     sets: dict[str, dict[str, Any]]
-    root: str
+    root: str | None
+    out: str
     seed: Annotated[int, Ge(0)]
     workers: Annotated[int, Ge(1)]
 
 
 def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     """Makes or completes the data root; returns the summary that it also writes as `prepared.json`."""
-    root, console = Path(run.root), Console(stderr=True, highlight=False)
+    root, console = Path(run.out), Console(stderr=True, highlight=False)
     source = build("source", run.source, "source")
     writers = {key: build("set", values, f"sets.{key}") for key, values in run.sets.items()}
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

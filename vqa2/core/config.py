@@ -101,6 +101,9 @@ def _one_line(cls: type, err: ValidationError, where: str) -> str:
     errors = sorted(err.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")
     first = errors[0]
     path = ".".join([where, *(str(x) for x in first["loc"])])
+    if first["type"] == "value_error":
+        # Raised by a dataclass's own check, which names the path itself.
+        return str(first["ctx"]["error"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{path}: unknown key{suggest(str(first['loc'][-1]), _fields_at(cls, first['loc'][:-1]))}{more}"

@@ -59,7 +59,7 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
         network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
         whitened_dct_(network.model.vision_tower.embeddings.patch_embedding.weight.data, model.patch_gain)
     else:
-        network = _from_hub(model, config, dtype)
+        network = load_stock(model.weights, config, dtype, model.attention)
     network.generation_config.eos_token_id = tokenizer.eos_token_id
     network.generation_config.pad_token_id = tokenizer.pad_token_id
     processor = VQA2Processor(
@@ -111,14 +111,27 @@ def _config(model: ModelSpec, tokenizer) -> VQA2Config:
     return VQA2Config(**kept, **shared)
 
 
-def _from_hub(model: ModelSpec, config: VQA2Config, dtype: torch.dtype) -> VQA2ForConditionalGeneration:
-    """Loads a stock LLaVA-OneVision; its keys are ours, so anything missing beyond the motion side is refused."""
+HUB_KEYS = {
+    r"^language_model\.lm_head": "lm_head",
+    r"^language_model\.model": "model.language_model",
+    r"^vision_tower": "model.vision_tower",
+    r"^multi_modal_projector": "model.multi_modal_projector",
+    r"^image_newline": "model.image_newline",
+}
+"""Key names of llava-hf's published files -> ours."""
+
+
+def load_stock(folder: str, config: VQA2Config, dtype: torch.dtype, attention: str) -> VQA2ForConditionalGeneration:
+    """Loads a stock LLaVA-OneVision. Without the key mapping the library would leave our language model random and only
+    print so; anything missing beyond the motion side is a ConfigError."""
     network, info = VQA2ForConditionalGeneration.from_pretrained(
-        model.weights, config=config, dtype=dtype, attn_implementation=model.attention, output_loading_info=True
+        folder, config=config, dtype=dtype, attn_implementation=attention, key_mapping=HUB_KEYS, output_loading_info=True
     )
+    # The library would write checkpoints under the old names again, which its Trainer cannot resume from.
+    network._weight_conversions = None
     missing = [k for k in info["missing_keys"] if not k.startswith(("model.motion_tower.", "model.motion_projector."))]
     if missing or info["mismatched_keys"]:
-        raise ConfigError(f"model.weights: {model.weights} lacks {len(missing)} tensors, first {missing[:1]}")
+        raise ConfigError(f"model.weights: {folder} lacks {len(missing)} tensors, first {missing[:1]}")
     return network
 
 

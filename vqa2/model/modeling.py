@@ -12,10 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, LlavaOnevisionConfig
 from transformers import initialization as init
-from transformers.conversion_mapping import (
-    get_checkpoint_conversion_mapping,
-    register_checkpoint_conversion_mapping,
-)
 from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionCausalLMOutputWithPast,
     LlavaOnevisionForConditionalGeneration,
@@ -78,9 +74,9 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         hidden = self.vision_tower(key_frames, output_hidden_states=True, return_dict=True).hidden_states[-1]
         return self.apply_pooling(self.multi_modal_projector(hidden))
 
-    def motion_tokens(self, motion_frames: Tensor, lengths: list[int]) -> Tensor:
-        """`[ΣT,3,h,w] -> [ΣT,D]`."""
-        return self.motion_projector(self.motion_tower(motion_frames, lengths))
+    def motion_tokens(self, motion_frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
+        """`[ΣT,3,h,w] -> [ΣT,D]`; `learn` as in MotionTower."""
+        return self.motion_projector(self.motion_tower(motion_frames, lengths, learn))
 
     def embed(
         self,
@@ -104,7 +100,7 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
             if video_slots.any() or motion_slots.any():
                 raise ValueError("placeholders without frames: pass key_frames, motion_frames and clip_sizes")
             return embeds + 0 * self._touch(embeds)
-        visual, motion = self._features(key_frames, motion_frames, clip_sizes)
+        visual, motion = self._features(key_frames, motion_frames, clip_sizes, motion_grad)
         self._check(video_slots, visual, motion_slots, motion)
         if vision_grad is not None:
             visual = _route(visual, vision_grad)
@@ -113,14 +109,17 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         embeds = embeds.masked_scatter(video_slots.unsqueeze(-1), torch.cat(visual).to(embeds.dtype))
         return embeds.masked_scatter(motion_slots.unsqueeze(-1), torch.cat(motion).to(embeds.dtype))
 
-    def _features(self, key_frames: Tensor, motion_frames: Tensor, clip_sizes: Tensor) -> tuple[list, list]:
+    def _features(
+        self, key_frames: Tensor, motion_frames: Tensor, clip_sizes: Tensor, motion_grad: Tensor | None
+    ) -> tuple[list, list]:
         """Per clip: visual tokens with the closing newline `[K·N+1,D]` and motion tokens `[T,D]`. Clips are told apart
         by `clip_sizes [clips,2]` = (K, T)."""
         keys, lengths = clip_sizes[:, 0].tolist(), clip_sizes[:, 1].tolist()
         newline = self.image_newline[None].to(key_frames.dtype)
         frames = self.visual_tokens(key_frames).split(keys)
         visual = [torch.cat((f.flatten(0, 1), newline)) for f in frames]
-        return visual, list(self.motion_tokens(motion_frames, lengths).split(lengths))
+        learn = None if motion_grad is None else motion_grad.tolist()
+        return visual, list(self.motion_tokens(motion_frames, lengths, learn).split(lengths))
 
     def _check(self, video_slots: Tensor, visual: list, motion_slots: Tensor, motion: list) -> None:
         for kind, slots, features in (("visual", video_slots, visual), ("motion", motion_slots, motion)):
@@ -231,5 +230,3 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
 
 AutoConfig.register(VQA2Config.model_type, VQA2Config)
 AutoModelForImageTextToText.register(VQA2Config, VQA2ForConditionalGeneration)
-# Stock LLaVA-OneVision checkpoints carry older key names; without this the library would leave our language model random.
-register_checkpoint_conversion_mapping(VQA2Config.model_type, get_checkpoint_conversion_mapping("llava_onevision"))

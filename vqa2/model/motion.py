@@ -122,11 +122,13 @@ class MotionTower(nn.Module):
 
     def train(self, mode: bool = True) -> "MotionTower":
         super().train(mode)
-        if not self.train_batchnorm:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm3d):
-                    module.eval()
+        self._set_batchnorm(mode and self.train_batchnorm)
         return self
+
+    def _set_batchnorm(self, train: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.train(train)
 
     def fast_features(self, frames: Tensor) -> Tensor:
         """`[B,3,T,H,W] -> [B,T,C]`, in chunks of `chunk_frames` with an exact halo, so memory does not grow with T."""
@@ -145,20 +147,24 @@ class MotionTower(nn.Module):
             x = block(x)
         return x.mean((3, 4)).transpose(1, 2)
 
-    def forward(self, frames: Tensor, lengths: list[int]) -> Tensor:
+    def forward(self, frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
         """`frames [ΣT,3,H,W]` of clips with `lengths` frames each -> `[ΣT,C]`, clip after clip.
 
         Clips are never padded in time (temporal convolutions would read the padding); clips of equal length share a
-        forward pass. More frames than positions is an error that the reader raises first.
+        forward pass. More frames than positions is an error that the reader raises first. `learn`: clips that may
+        update trained BatchNorm statistics (stills must not: they would drag them away from moving clips).
         """
         assert sum(lengths) == frames.shape[0], f"{frames.shape[0]} motion frames for lengths {lengths}"
         assert max(lengths) <= self.config.max_positions, f"{max(lengths)} frames, {self.config.max_positions} positions"
         clips = frames.split(lengths)
         out: list[Tensor | None] = [None] * len(clips)
-        for length in sorted(set(lengths)):
-            members = [i for i, n in enumerate(lengths) if n == length]
+        flags = learn or [True] * len(clips)
+        for length, flag in sorted(set(zip(lengths, flags))):
+            members = [i for i, key in enumerate(zip(lengths, flags)) if key == (length, flag)]
+            self._set_batchnorm(self.training and self.train_batchnorm and flag)
             batch = torch.stack([clips[i] for i in members]).transpose(1, 2)
             features = self.fast_features(batch) + self.position_embedding.weight[:length]
             for row, i in enumerate(members):
                 out[i] = features[row]
+        self._set_batchnorm(self.training and self.train_batchnorm)
         return torch.cat(out)

@@ -32,5 +32,5 @@ def ensure_data(data: DataSpec, compose: Callable[[str, list[str]], dict[str, An
         raise DataError(f"{root}: no prepared data; run `{data.command}` first")
     if rank() != 0:
         raise DataError(f"{root}: no prepared data; run `{data.command}` before starting several processes")
-    overrides = [*data.command.split()[3:], f"root={root}"]
+    overrides = [*data.command.split()[3:], f"out={root}"]
     prepare(decode(DataPrepRun, compose("data_prep", overrides), "data_prep"), progress=True)

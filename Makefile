@@ -1,0 +1,64 @@
+# `make help` lists the targets. PYTHON chooses the interpreter that makes the virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+preset ?= tiny
+name ?= tiny
+stage ?= all
+benchmark ?= qbench-video
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train eval table ablation test test-all lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.done ## virtual environment with everything pinned
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q torch==2.13.0 -c constraints.txt
+	$(RUN) -m pip install -q -e ".[dev]" -c constraints.txt
+	touch $@
+
+demo: setup ## embedded default: data, all stages, evaluation, report (minutes on two CPU cores; continues after a kill)
+	$(RUN) train.py stage=all
+	$(MAKE) --no-print-directory ablation
+	$(RUN) eval.py benchmark=all
+
+train: setup ## stage=<name> or all, preset=tiny|paper, ARGS="key=value ..."
+	$(RUN) train.py stage=$(stage) preset=$(preset) $(ARGS)
+
+eval: setup ## benchmark=<name> or all, ARGS="key=value ..."
+	$(RUN) eval.py benchmark=$(benchmark) $(ARGS)
+
+table: setup ## the tables of the last evaluation, as Markdown
+	@test -f runs/$(name)/eval/report.md || { echo "error: runs/$(name)/eval/report.md: no evaluation yet; run make eval first" >&2; exit 2; }
+	@cat runs/$(name)/eval/report.md
+
+ablation: setup ## temporal distortions with and without motion tokens (two short trainings, same data and steps)
+	$(RUN) train.py stage=base
+	$(RUN) train.py stage=distortion name=motion-on hparams@stage=ablation/motion
+	$(RUN) train.py stage=distortion name=motion-off hparams@stage=ablation/motion model.use_motion=false
+	$(RUN) eval.py run=motion-on benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]' samples=0
+	$(RUN) eval.py run=motion-off benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]' samples=0
+
+test: setup ## the tests, a few minutes
+	$(RUN) -m pytest -q -n 2
+
+test-all: setup ## also the slow ones
+	$(RUN) -m pytest -q -m "slow or not slow"
+
+lint: setup ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: setup ## ruff: mend format and imports
+	$(RUN) -m ruff check --fix -q .
+	$(RUN) -m ruff format -q .
+
+bench: setup ## timing comparisons, each a ratio of two sides in one run
+	$(RUN) benchmarks/decode.py
+
+clean: ## remove runs, data and caches (not the virtual environment)
+	rm -rf runs data outputs wandb .pytest_cache .ruff_cache

@@ -1,0 +1,197 @@
+"""The model: counted splice, content and order of frames reach the output, chunking and batching are exact, save/load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from model_clips import clip, inputs
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevisionForConditionalGeneration
+
+from vqa2.data.video import Video
+from vqa2.core.errors import ConfigError
+from vqa2.model.build import load_stock, whitened_dct_
+from vqa2.model.modeling import VQA2ForConditionalGeneration
+from vqa2.model.motion import MotionConfig, MotionTower
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "reference"
+
+
+@torch.no_grad()
+def logits(model, processor, videos):
+    batch = inputs(processor, videos)
+    return model.eval()(**batch).logits, batch["attention_mask"]
+
+
+def test_shapes(small):
+    model, processor = small
+    media = processor.media([clip(0), clip(1, keys=3, motion=12)])
+    assert model.model.visual_tokens(media["key_frames"]).shape == (5, model.config.tokens_per_frame, 32)
+    assert model.model.motion_tokens(media["motion_frames"], [16, 12]).shape == (28, 32)
+    assert model.config.tokens_per_frame == processor.tokens_per_frame == 4
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "official"])
+def test_content_and_order_of_frames_change_the_output(small, layout):
+    model, processor = small
+    processor.layout = layout
+    one, other = clip(0), clip(1)
+    shuffled = Video(one.key, one.motion[::-1].copy(), one.key_times, one.motion_times, one.motion_second, one.fps, "x")
+    base = logits(model, processor, [one])[0]
+    assert torch.equal(base, logits(model, processor, [one])[0])
+    assert not torch.allclose(base, logits(model, processor, [other])[0], atol=1e-4)
+    assert not torch.allclose(base, logits(model, processor, [shuffled])[0], atol=1e-6)
+
+
+def test_a_batch_of_different_lengths_equals_one_by_one(small):
+    model, processor = small
+    videos = [clip(0), clip(1, keys=3, motion=24), clip(2, keys=1, motion=4)]
+    together, mask = logits(model, processor, videos)
+    for row, video in enumerate(videos):
+        alone = logits(model, processor, [video])[0][0]
+        assert torch.allclose(together[row][: int(mask[row].sum())], alone, atol=1e-5)
+
+
+def test_counts_that_differ_are_an_error_that_names_kind_and_numbers(small):
+    model, processor = small
+    batch = inputs(processor, [clip(0)])
+    media = processor.media([clip(1, keys=3, motion=12)])
+    with pytest.raises(ValueError, match=r"visual placeholders and features differ at clip 0: placeholders \[9\], features \[13\]"):
+        model(**{**batch, **media})
+    with pytest.raises(ValueError, match="placeholders without frames"):
+        model(batch["input_ids"])
+
+
+def test_generate_with_cache_equals_step_by_step(small):
+    model, processor = small
+    model.eval()
+    batch = inputs(processor, [clip(0)])
+    new = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    embeds = model.embed(batch["input_ids"], **processor.media([clip(0)]))
+    table, picked = model.get_input_embeddings(), []
+    with torch.no_grad():
+        for _ in range(6):
+            scores = model(inputs_embeds=embeds).logits[0, -1]
+            scores[model.generation_config.eos_token_id] = -torch.inf
+            picked.append(int(scores.argmax()))
+            embeds = torch.cat((embeds, table(torch.tensor([[picked[-1]]]))), 1)
+    assert new[0].tolist() == picked
+
+
+def test_loss_is_the_mean_over_labels_and_scales_with_the_step(small):
+    model, processor = small
+    batch = inputs(processor, [clip(0), clip(1)])
+    labels = batch["input_ids"].clone()
+    labels[:, :-4] = -100
+    scores = model(**batch).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    assert torch.allclose(model(**batch, labels=labels).loss, expected, atol=1e-6)
+    count = int((labels[:, 1:] != -100).sum())
+    assert torch.allclose(model(**batch, labels=labels, num_items_in_batch=2 * count).loss, expected / 2, atol=1e-6)
+
+
+def test_gradient_routing_reaches_only_the_side_asked_for(small):
+    model, processor = small
+    batch = inputs(processor, [clip(0)])
+    yes, no = torch.tensor([True]), torch.tensor([False])
+    loss = model(**batch, labels=batch["input_ids"], vision_grad=no, motion_grad=yes).loss
+    loss.backward()
+    assert not any(p.grad.any() for p in model.model.multi_modal_projector.parameters())
+    assert any(p.grad.any() for p in model.model.motion_projector.parameters())
+
+
+def test_save_and_load_are_bit_equal(small, tmp_path):
+    model, processor = small
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, other = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(again, VQA2ForConditionalGeneration)
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert other.tokens == processor.tokens
+    assert torch.equal(logits(model, processor, [clip(0)])[0], logits(again, other, [clip(0)])[0])
+
+
+def test_a_stock_llava_onevision_checkpoint_loads_whole(small, tmp_path):
+    """With the library's own class under its older key names; only the motion side may be new."""
+    model, _ = small
+    stock_config = model.config.to_dict() | {"model_type": "llava_onevision", "architectures": None}
+    for key in ("motion", "motion_token_index", "layout"):
+        stock_config.pop(key)
+    config = LlavaOnevisionForConditionalGeneration.config_class.from_dict(stock_config)
+    stock = LlavaOnevisionForConditionalGeneration(config)
+    stock.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    old = {_old_name(k): v for k, v in load_file(path).items()}
+    save_file(old, path, metadata={"format": "pt"})
+    loaded = load_stock(str(tmp_path), model.config, torch.float32, "sdpa")
+    expected = stock.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items() if "motion" not in key)
+    loaded.save_pretrained(tmp_path / "ours")
+    assert load_file(tmp_path / "ours" / "model.safetensors").keys() <= loaded.state_dict().keys()
+    config.text_config.num_hidden_layers = 1
+    LlavaOnevisionForConditionalGeneration(config).save_pretrained(tmp_path / "short")
+    with pytest.raises(ConfigError, match="lacks .* tensors, first"):
+        load_stock(str(tmp_path / "short"), model.config, torch.float32, "sdpa")
+
+
+def _old_name(key: str) -> str:
+    """The key as llava-hf's published files have it."""
+    if key.startswith("model.language_model."):
+        return key.replace("model.language_model.", "language_model.model.")
+    return key.replace("lm_head", "language_model.lm_head") if key.startswith("lm_head") else key.removeprefix("model.")
+
+
+def test_chunks_with_halo_equal_the_whole():
+    torch.manual_seed(0)
+    config = MotionConfig(image_size=32, stem_channels=4, depths=[3, 4, 6, 3])
+    tower = MotionTower(config).eval()
+    assert config.halo_frames == 18
+    frames = torch.randn(1, 3, 100, 32, 32)
+    whole = tower.fast_features(frames)
+    config.chunk_frames = 24
+    assert torch.allclose(tower.fast_features(frames), whole, atol=1e-5)
+
+
+def test_batchnorm_runs_on_stored_statistics_unless_told_otherwise():
+    tower = MotionTower(MotionConfig(stem_channels=4, depths=[1, 1])).train()
+    before = tower.feature_extraction[0].multipathway_blocks["1"].norm.running_mean.clone()
+    tower.fast_features(torch.randn(1, 3, 8, 32, 32))
+    after = tower.feature_extraction[0].multipathway_blocks["1"].norm.running_mean
+    assert torch.equal(before, after)
+    tower.train_batchnorm = True
+    tower.train()(torch.randn(8, 3, 32, 32), [8], learn=[False])
+    assert torch.equal(before, after), "a clip that the motion side does not learn from leaves the statistics alone"
+    tower(torch.randn(8, 3, 32, 32), [8], learn=[True])
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/data/reference is not here")
+def test_motion_features_equal_the_official_code():
+    """Official modules at toy size, fp32, CPU (../shared/data/README.md): features before and after positions."""
+    state = load_file(REFERENCE / "state_min.safetensors")
+    found = {k.removeprefix("model.slowfast."): v for k, v in state.items() if k.startswith("model.slowfast.")}
+    tower = MotionTower(MotionConfig()).eval()
+    missing, unexpected = tower.load_state_dict(found, strict=False)
+    assert all("num_batches_tracked" in k for k in missing)
+    assert not [k for k in unexpected if "blocks.1." in k]
+    truth = load_file(REFERENCE / "ref_llava_finetune.safetensors")
+    small_clip = truth["small_clip"]
+    key = next(k for k in truth if "small_clip" in k and k != "small_clip")
+    with torch.no_grad():
+        got = tower(small_clip, [len(small_clip)])
+    assert got.shape == truth[key].shape
+    assert (got - truth[key]).abs().max() <= 1e-5
+
+
+def test_whitened_dct_shows_fine_structure_as_strongly_as_brightness():
+    """A flat patch answers in the lowest pattern alone; a pattern's gain grows with its frequency."""
+    weight = torch.empty(24, 3, 8, 8)
+    whitened_dct_(weight, 2.0)
+    flat = torch.nn.functional.conv2d(torch.ones(1, 3, 8, 8), weight).flatten().abs()
+    assert flat[0] > 1
+    assert flat[1:].max() < 1e-4
+    norms = weight.flatten(1).norm(dim=1)
+    assert norms[0] == pytest.approx(2.0, rel=1e-4)
+    assert norms[-1] > 8 * norms[0]

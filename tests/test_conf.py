@@ -1,0 +1,113 @@
+"""Every YAML under conf/ composes and decodes, counted against the files on disk; wrong settings are one line, exit 2."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.run import DataPrepRun
+from vqa2.core.config import build, decode
+from vqa2.core.errors import ConfigError
+from vqa2.evaluate import EvalRun
+from vqa2.launch import composed, conf_dir, options, split_arguments
+from vqa2.train.plan import TrainRun
+
+CONF = conf_dir()
+
+
+def train(*overrides: str) -> TrainRun:
+    made = decode(TrainRun, composed("train", overrides), "train")
+    build("stage", made.stage, "stage")
+    return made
+
+
+def check(path: Path) -> None:
+    """Composes the root configuration that uses this file, with it chosen, and decodes everything."""
+    group, _, name = path.relative_to(CONF).with_suffix("").as_posix().rpartition("/")
+    if group.startswith("hparams/ablation"):
+        train("stage=distortion", f"hparams@stage=ablation/{name}")
+    elif group.startswith("hparams/"):
+        train(f"stage={name}", f"preset={group.split('/')[1]}")
+    elif group in ("stage", "model", "data", "engine", "preset"):
+        train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
+    elif group == "reward":
+        rewards = train("stage=grpo").stage["rewards"]
+        build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group in ("benchmark", "predictor"):
+        extra = ["predictor.answers=x"] if name == "saved" else []
+        made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")
+        build("predictor", made.predictor, "predictor")
+        for key, values in made.benchmarks.items():
+            build("benchmark", values, key)
+    elif group in ("source", "set", "recipe"):
+        extra = ["root=clips"] if name == "folder" else []
+        chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
+        made = decode(DataPrepRun, composed("data_prep", [*chosen, *extra]), "data_prep")
+        build("source", made.source, "source")
+        for key, values in made.sets.items():
+            build("set", values, f"sets.{key}")
+    else:
+        assert (group, name) in {("", "train"), ("", "eval"), ("", "data_prep")}, f"{path}: no test composes this file"
+        {"train": lambda: train("stage=base"), "eval": lambda: composed("eval", []),
+         "data_prep": lambda: composed("data_prep", [])}[name]()  # fmt: skip
+
+
+def test_every_yaml_composes_and_decodes():
+    files = sorted(CONF.rglob("*.yaml"))
+    for path in files:
+        check(path)
+    assert len(files) >= 40, "conf/ was searched"
+
+
+def test_every_stage_has_values_in_both_presets():
+    for stage in options("stage"):
+        presets = ["tiny"] if stage == "base" else ["tiny", "paper"]
+        for preset in presets:
+            assert (CONF / "hparams" / preset / f"{stage}.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "say"),
+    [
+        (["stage=distorton"], "stage=distorton: no such stage (did you mean 'distortion'?)"),
+        (["stage=scoring", "sed=1"], "sed: unknown key (did you mean 'seed'?)"),
+        (["stage=scoring", "model.layot=official"], "model.layot: unknown key (did you mean 'layout'?)"),
+        (["stage=scoring", "+model.layot=official"], "train.model.layot: unknown key (did you mean 'layout'?)"),
+        (["stage=scoring", "model.layout=offical"], "train.model.layout: input should be 'interleaved' or 'official'"),
+        (["stage=scoring", "seed=-1"], "train.seed: input should be greater than or equal to 0, got -1"),
+        (["stage=scoring", "seed=one"], "train.seed: input should be a valid integer, got 'one'"),
+        (["stage=scoring", "~seed"], "train.seed: required and missing"),
+        (["stage=scoring", "engine=zero5"], "engine=zero5: no such engine (did you mean 'zero3'?)"),
+    ],
+)
+def test_a_wrong_setting_names_the_path_and_the_nearest_name(overrides, say):
+    with pytest.raises(ConfigError) as caught:
+        train(*overrides)
+    assert say in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_stage_and_reward_settings_are_strict():
+    def stage(**changes):
+        values = composed("train", ["stage=grpo"])["stage"]
+        return build("stage", {**values, **changes}, "stage")
+
+    with pytest.raises(ConfigError, match=r"stage.name: no stage called 'grp'.*did you mean 'grpo'"):
+        stage(name="grp")
+    with pytest.raises(ConfigError, match=r"stage.group_size: unknown key"):
+        stage(group_size=4)
+    with pytest.raises(ConfigError, match=r"rewards.bell.sgma: unknown key \(did you mean 'sigma'\?\)"):
+        build("reward", {"name": "regression", "weight": 1.0, "sgma": 0.5}, "rewards.bell")
+
+
+def test_rewards_are_a_mapping():
+    made = train("stage=grpo", "stage.rewards.regression.sigma=0.3", "~stage.rewards.format")
+    assert set(made.stage["rewards"]) == {"regression", "ranking", "temporal"}
+    assert made.stage["rewards"]["regression"]["sigma"] == made.stage["rewards"]["temporal"]["sigma"] == 0.3
+
+
+def test_launchers_local_rank_is_tolerated_and_other_options_are_not():
+    assert split_arguments(["--local_rank=1", "stage=base"]) == ["stage=base"]
+    with pytest.raises(ConfigError, match="--stage: unknown option"):
+        split_arguments(["--stage"])
+    with pytest.raises(ConfigError, match="grpo: settings are key=value"):
+        split_arguments(["grpo"])

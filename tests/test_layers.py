@@ -1,0 +1,54 @@
+"""The architecture's rules, read from the source: imports point one way, files stay short, nothing is swallowed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(p for d in ("vqa2", "data_prep") for p in (ROOT / d).rglob("*.py"))
+ENTRY = {"vqa2/launch.py", "vqa2/evaluate.py", "vqa2/api.py", "vqa2/cli.py", "vqa2/__init__.py", "data_prep/__main__.py"}
+OURS = {
+    "vqa2/core": {"vqa2.core"},
+    "vqa2/data": {"vqa2.core", "vqa2.data"},
+    "vqa2/model": {"vqa2.core", "vqa2.data", "vqa2.model"},
+    "vqa2/rewards": {"vqa2.core", "vqa2.rewards"},
+    "vqa2/bench": {"vqa2.core", "vqa2.bench"},
+    "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.predictors"},
+    "vqa2/train": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train", "data_prep.run"},
+    "data_prep": {"vqa2.core", "data_prep"},
+}
+TORCH_FREE = ("vqa2/core", "vqa2/rewards", "vqa2/bench", "data_prep")
+ONE_PLACE = {"hydra": ("vqa2/launch.py",), "omegaconf": ("vqa2/launch.py",), "peft": ("vqa2/model/tune.py",), "trl": ("vqa2/train",)}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_layers(path):
+    where = path.relative_to(ROOT).as_posix()
+    names = imported(path)
+    if where not in ENTRY:
+        layer = next(k for k in OURS if where.startswith(f"{k}/"))
+        ours = {n for n in names if n.startswith(("vqa2.", "data_prep"))}
+        wrong = {n for n in ours if not any(n == a or n.startswith(f"{a}.") for a in OURS[layer])}
+        assert not wrong, f"{where} imports {sorted(wrong)}"
+        if layer in TORCH_FREE:
+            assert not {n for n in names if n.split(".")[0] in ("torch", "transformers", "peft", "trl")}, where
+    for library, places in ONE_PLACE.items():
+        used = any(n.split(".")[0] == library for n in names)
+        assert not used or where.startswith(places), f"{where} imports {library}, which belongs to {places}"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, f"{where} is longer than 350 lines"
+
+
+@pytest.mark.parametrize("name", ["train.py", "eval.py"])
+def test_entry_points_stay_short(name):
+    assert len((ROOT / name).read_text().splitlines()) < 60

@@ -1,0 +1,162 @@
+"""Supervised stages: 1x4 equals 4x1, resumed equals uninterrupted, part routing, the chain and its plan."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_MODEL
+from safetensors.torch import load_file
+
+from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.core.records import Instruction, read_jsonl, write_jsonl
+from vqa2.launch import composed
+from vqa2.train.callbacks import RichProgress
+from vqa2.train.plan import execute, plan, train
+
+FAST = [
+    *SMALL_MODEL,
+    "stage.optim.max_steps=4",
+    "stage.optim.batch_size=4",
+    "stage.optim.save_every=2",
+    "stage.optim.warmup=0.0",
+    "log.every=1",
+]
+
+
+def overrides(data_root, out, *more):
+    return [*FAST, f"data.root={data_root}", f"out={out}", *more]
+
+
+def run(stage, data_root, out, *more) -> Path:
+    train(stage, overrides(data_root, out, *more), composed, say_done=True)
+    return Path(out) / "tiny" / stage
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [r["loss"] for r in rows if "loss" in r]
+
+
+@pytest.fixture(scope="module")
+def base(data_root, tmp_path_factory) -> Path:
+    return run("base", data_root, tmp_path_factory.mktemp("base"))
+
+
+def scoring(data_root, out, base, *more) -> Path:
+    # A ratio of one learning rate for all parts keeps AdamW's first steps comparable.
+    return run("scoring", data_root, out, f"stage.init_from={base / 'model'}", *more)
+
+
+def test_one_batch_of_four_equals_four_of_one(data_root, tmp_path, base):
+    whole = scoring(data_root, tmp_path / "a", base)
+    parts = scoring(data_root, tmp_path / "b", base, "stage.optim.batch_size=1", "stage.optim.accumulate=4")
+    assert losses(whole) == pytest.approx(losses(parts), rel=1e-4)
+    a, b = weights(whole), weights(parts)
+    moved = max((a[k] - weights(base)[k]).abs().max() for k in a)
+    apart = max((a[k] - b[k]).abs().max() for k in a)
+    assert moved > 1e-3
+    assert apart < 0.05 * moved
+
+
+def test_a_killed_run_continues_to_the_same_weights(data_root, tmp_path, base, monkeypatch):
+    straight = scoring(data_root, tmp_path / "a", base)
+
+    def killed(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RichProgress, "on_step_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scoring(data_root, tmp_path / "b", base)
+    broken = tmp_path / "b" / "tiny" / "scoring"
+    assert not (broken / "done.json").exists()
+    assert (broken / "checkpoint-2").is_dir()
+    resumed = scoring(data_root, tmp_path / "b", base)
+    a, b = weights(straight), weights(resumed)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert losses(resumed) == losses(straight)
+
+
+def test_stage_one_trains_the_tower_on_images_and_the_motion_path_on_videos(data_root, tmp_path, base):
+    init = f"stage.init_from={base / 'model'}"
+    moved = {}
+    for kind in ("spatial", "temporal"):
+        other = {"spatial": "temporal", "temporal": "spatial"}[kind]
+        made = weights(run("distortion", data_root, tmp_path / kind, init, f"~stage.sets.distortion_{other}",
+                           "stage.optim.weight_decay=0.0"))  # fmt: skip
+        before = weights(base)
+        moved[kind] = {k for k in before if not torch.equal(before[k], made[k])}
+    assert any("vision_tower" in k for k in moved["spatial"])
+    assert not any("motion" in k for k in moved["spatial"])
+    assert any("motion_tower.feature" in k for k in moved["temporal"])
+    assert not any("vision_tower" in k or "multi_modal" in k for k in moved["temporal"])
+    assert not any("language_model" in k for k in moved["spatial"] | moved["temporal"])
+
+
+def test_missing_predecessors_are_planned_in_tiny_and_named_in_paper(data_root, tmp_path):
+    def compose(*more):
+        return lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, *more)])
+
+    assert [j.label for j in plan("grpo", compose("train_missing=true"))[:-1]] == [
+        "base", "distortion", "scoring", "understanding",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="stage scoring starts from distortion.*python train.py stage=distortion"):
+        plan("scoring", compose("train_missing=false"))
+
+
+def test_a_finished_run_is_kept_and_another_configuration_is_refused(data_root, tmp_path, base, capsys):
+    folder = scoring(data_root, tmp_path, base)
+    stamp = (folder / "model" / "model.safetensors").stat().st_mtime_ns
+    scoring(data_root, tmp_path, base)
+    assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert "already done" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"another configuration \(first difference: seed: 0 -> 1\)"):
+        scoring(data_root, tmp_path, base, "seed=1")
+
+
+def test_a_run_folder_tells_configuration_versions_git_and_seed(base):
+    record = json.loads((base / "config.json").read_text())
+    assert record["config"]["stage"]["optim"]["max_steps"] == 4
+    environment = json.loads((base / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["versions"]["torch"] == torch.__version__.split("+")[0] or "torch" in environment["versions"]
+    assert "commit" in environment["git"]
+
+
+def test_an_unreadable_clip_stops_the_run_once_and_is_left_out_then(data_root, tmp_path, base):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    row = read_jsonl(root / "scoring_ugc.train.jsonl", Instruction)[0]
+    (root / row.media).write_bytes(b"")
+    more = ("stage.optim.epochs=1", "stage.optim.max_steps=-1")
+    with pytest.raises(MediaError, match=r"empty file \(0 bytes\)"):
+        scoring(root, tmp_path / "out", base, *more)
+    listed = (root / "quarantine.jsonl").read_text()
+    assert row.media in listed
+    done = json.loads((scoring(root, tmp_path / "out", base, *more) / "done.json").read_text())
+    assert done["quarantined"] == 1
+
+
+def test_rows_whose_media_leaves_the_data_root_are_refused(data_root, tmp_path, base):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    rows = read_jsonl(root / "scoring_ugc.train.jsonl", Instruction)
+    outside = Instruction(**{**vars(rows[0]), "media": "../../secret.mp4"})
+    write_jsonl(root / "scoring_ugc.train.jsonl", [outside] * 8)
+    with pytest.raises(DataError, match="leaves the data root"):
+        scoring(root, tmp_path / "out", base)
+
+
+def test_a_gpu_that_is_not_there_is_one_line(data_root, tmp_path, base):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    jobs = plan("base", lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, "engine=ddp")]))
+    with pytest.raises(ConfigError, match="cuda is asked for but no GPU is visible"):
+        execute(jobs)
