@@ -13,7 +13,7 @@ def main(overrides: list[str]) -> None:
         """Trains the stage of the evaluated run where it is missing and the preset allows it."""
         from vqa2.train.plan import train
 
-        train(stage, [f"preset={made.preset}", f"name={made.run}", f"out={made.runs}"], composed)
+        train(stage, [f"preset={made.train_preset}", f"name={made.run}", f"out={made.runs}"], composed)
 
     evaluate(made, ensure)
 

@@ -6,50 +6,28 @@ process pool and a second run reuses files whose recipe is unchanged.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from annotated_types import Ge, Gt, Interval
 from PIL import Image
 
-from data_prep._degrade import COLOR, SPATIAL, TEMPORAL_VARIANTS, degrade
+from data_prep._degrade import SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
 from data_prep._pseudo_mos import VMAF_VALID, from_strength, vmaf, with_stalls
-from vqa2.core.config import spec
-from vqa2.core.errors import DataError
+from data_prep._recipe import Recipe
 from vqa2.core.records import Clip, Distortion, Stall
 
 SPLITS = ("train", "test")
-
-
-@spec
-class Recipe:
-    """Sizes, counts and rules of generated media; counts are per distortion (or variant) for (train, test)."""
-
-    width: Annotated[int, Ge(32)]
-    height: Annotated[int, Ge(32)]
-    fps: Annotated[int, Ge(4)]
-    frames: Annotated[int, Ge(8)]
-    stills: tuple[int, int]
-    spatial_videos: tuple[int, int]
-    temporal_videos: tuple[int, int]
-    clean_videos: tuple[int, int]
-    streaming: tuple[int, int]
-    strength: tuple[Annotated[float, Gt(0)], Annotated[float, Interval(gt=0, le=1)]]
-    still_strength: tuple[Annotated[float, Gt(0)], Annotated[float, Interval(gt=0, le=1)]]
-    store_qp: Annotated[int, Interval(ge=0, le=51)]
-    compression_qp: tuple[int, int]
-    shake_px: tuple[float, float]
-    vmaf_upscale: Annotated[int, Ge(1)]
-    clean_mos: Annotated[float, Interval(ge=0, le=100)]
-    drop: dict[str, Annotated[float, Interval(gt=0, le=100)]]
-    stall_per_event: Annotated[float, Ge(0)]
-    stall_per_percent: Annotated[float, Ge(0)]
-    max_stall_frames: Annotated[int, Ge(1)]
+MEDIA_CODE = ("_build", "_contents", "_degrade", "_encode", "_pseudo_mos", "_scene")
+RECORD_EVERY = 256
+"""Finished files between two writings of the media index."""
 
 
 class Shot(Protocol):
@@ -68,6 +46,7 @@ class Job:
     """One media file to make: a shot, its degradation (None: clean) and its stalls in frames (start, length)."""
 
     id: str
+    dataset: str
     split: str
     kind: str
     shot: Any
@@ -77,8 +56,10 @@ class Job:
     seed: int
 
 
-def make_jobs(recipe: Recipe, shots: Callable[[str, np.random.Generator, bool], Shot], seed: int) -> list[Job]:
-    """All jobs in a fixed order. `shots(split, rng, color)` draws a shot, a colored one where `color`."""
+def make_jobs(
+    recipe: Recipe, shots: Callable[[str, np.random.Generator, str | None], Shot], seed: int, dataset: str
+) -> list[Job]:
+    """All jobs in a fixed order. `shots(split, rng, variant)` draws a shot on which the degradation can be seen."""
     jobs: list[Job] = []
     for split_index, split in enumerate(SPLITS):
         plans: list[tuple[str, str, str | None, int]] = []
@@ -96,8 +77,8 @@ def make_jobs(recipe: Recipe, shots: Callable[[str, np.random.Generator, bool], 
                 lo, hi = recipe.still_strength if kind == "image" else recipe.strength
                 strength = float(lo + (hi - lo) * (number + rng.random()) / count)
                 stalls = _draw_stalls(recipe, rng) if group == "streaming" else ()
-                shot = shots(split, rng, variant in COLOR)
-                jobs.append(Job(name, split, kind, shot, variant, strength, stalls, int(rng.integers(2**31))))
+                shot = shots(split, rng, variant)
+                jobs.append(Job(name, dataset, split, kind, shot, variant, strength, stalls, int(rng.integers(2**31))))
     return jobs
 
 
@@ -108,36 +89,61 @@ def _draw_stalls(recipe: Recipe, rng: np.random.Generator) -> tuple[tuple[int, i
     return tuple((int(s), int(rng.integers(2, recipe.max_stall_frames + 1))) for s in starts)
 
 
-def run_jobs(root: Path, recipe: Recipe, jobs: Sequence[Job], workers: int, advance: Callable[[int, int], None]) -> list[Clip]:
-    """Makes (or reuses) the files of `jobs` under `root/media` and returns their clips, in order."""
-    index_path = root / "media" / "index.json"
-    index = json.loads(index_path.read_text()) if index_path.is_file() else {}
-    todo, clips = [], {}
-    for job in jobs:
-        key, old = _key(recipe, job), index.get(job.id)
-        if old and old["key"] == key and (root / old["clip"]["path"]).is_file():
-            clips[job.id] = _clip(old["clip"])
-        else:
-            todo.append(job)
+def run_jobs(
+    root: Path, recipe: Recipe, jobs: Sequence[Job], workers: int, advance: Callable[[int, int], None]
+) -> list[Clip]:
+    """Makes (or reuses) the files of `jobs` under `root/media` and returns their clips, in order.
+
+    The first call of `advance(done, total)` counts the reused files: those whose recipe, making code and content hash
+    are the recorded ones. What is finished is recorded as it goes, so that a killed run continues.
+    """
+    path = root / "media" / "index.json"
+    index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for split in SPLITS:
         (root / "media" / split).mkdir(parents=True, exist_ok=True)
+    # In the order of contents, because a worker keeps the last pictures it read.
+    todo = sorted((j for j in jobs if not _fresh(root, recipe, j, index.get(j.id))), key=lambda j: j.shot.content)
     done = len(jobs) - len(todo)
     advance(done, len(jobs))
-    for job, clip in zip(todo, _map(root, recipe, todo, workers)):
-        clips[job.id] = clip
-        index[job.id] = {"key": _key(recipe, job), "clip": asdict(clip), "sha256": _sha(root / clip.path)}
-        done += 1
-        advance(done, len(jobs))
-    keep = {job.id: index[job.id] for job in jobs}
-    index_path.write_text(json.dumps(keep, sort_keys=True), encoding="utf-8")
-    return [clips[job.id] for job in jobs]
+    try:
+        with _pool(workers if len(todo) >= 8 else 1) as mapped:
+            for job, clip in zip(todo, mapped(_make, [root] * len(todo), [recipe] * len(todo), todo)):
+                index[job.id] = {"key": _key(recipe, job), "clip": asdict(clip), "sha256": _sha(root / clip.path)}
+                done += 1
+                advance(done, len(jobs))
+                if done % RECORD_EVERY == 0:
+                    _record(path, index)
+    finally:
+        _record(path, index)
+    _record(path, {job.id: index[job.id] for job in jobs})
+    return [_clip(index[job.id]["clip"]) for job in jobs]
 
 
-def _map(root: Path, recipe: Recipe, todo: Sequence[Job], workers: int) -> Iterable[Clip]:
-    if workers <= 1 or len(todo) < 8:
-        return map(_make, [root] * len(todo), [recipe] * len(todo), todo)
+def _fresh(root: Path, recipe: Recipe, job: Job, old: dict[str, Any] | None) -> bool:
+    """Whether the recorded file of a job is still what the job would make."""
+    if old is None or old["key"] != _key(recipe, job):
+        return False
+    path = root / old["clip"]["path"]
+    return path.is_file() and _sha(path) == old["sha256"]
+
+
+def _record(path: Path, index: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(index, sort_keys=True), encoding="utf-8")
+    part.replace(path)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable[..., Iterable[Clip]]]:
+    """A `map` over worker processes (or in this one); work that has not started is dropped when the block is left."""
+    if workers == 1:
+        yield map
+        return
     pool = ProcessPoolExecutor(workers)
-    return pool.map(_make, [root] * len(todo), [recipe] * len(todo), todo, chunksize=4)
+    try:
+        yield partial(pool.map, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _make(root: Path, recipe: Recipe, job: Job) -> Clip:
@@ -233,13 +239,21 @@ def _describe(job: Job, path: Path, mos: float | None, rule: str, recipe: Recipe
         total = recipe.frames + sum(n for _, n in job.stalls)
         tags |= {"set": "streaming", "fps": str(recipe.fps), "frames": str(total)}
     return Clip(
-        id=job.id, path=path.as_posix(), dataset="synthetic", split=job.split, content=job.shot.content,
+        id=job.id, path=path.as_posix(), dataset=job.dataset, split=job.split, content=job.shot.content,
         kind=job.kind, mos=mos, mos_rule=rule, distortions=found, stalls=_stalls(job, recipe.fps), tags=tags,
     )  # fmt: skip
 
 
 def _key(recipe: Recipe, job: Job) -> str:
-    return hashlib.sha256(repr((recipe, job)).encode()).hexdigest()[:20]
+    return hashlib.sha256(repr((recipe, job, making())).encode()).hexdigest()[:20]
+
+
+@cache
+def making() -> str:
+    """Fingerprint of what turns a job into a file besides its recipe: this package's media code and the codecs."""
+    files = sorted(p for p in Path(__file__).parent.glob("_*.py") if p.stem in MEDIA_CODE)
+    found = [*(_sha(p) for p in files), version("av"), version("imageio-ffmpeg")]
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:20]
 
 
 def _sha(path: Path) -> str:
@@ -250,11 +264,3 @@ def _clip(values: dict) -> Clip:
     distortions = tuple(Distortion(**d) for d in values["distortions"])
     stalls = tuple(Stall(**s) for s in values["stalls"])
     return Clip(**{**values, "distortions": distortions, "stalls": stalls})
-
-
-def check_split(clips: Sequence[Clip]) -> None:
-    """No content in both splits; DataError names the first that is."""
-    seen: dict[str, str] = {}
-    for clip in clips:
-        if seen.setdefault(clip.content, clip.split) != clip.split:
-            raise DataError(f"{clip.content}: content lies in both splits, {seen[clip.content]} and {clip.split}")

@@ -42,7 +42,9 @@ def draw_scene(rng: np.random.Generator, speed_px: tuple[float, float], shake_px
     )
 
 
-def render(picture: np.ndarray, other: np.ndarray, scene: Scene, frames: int, size: tuple[int, int], jitter: float = 0.0):
+def render(
+    picture: np.ndarray, other: np.ndarray, scene: Scene, frames: int, size: tuple[int, int], jitter: float = 0.0
+):
     """`[T,H,W,3]` of `picture` seen by `scene`'s camera; `other` fills the foreground object. `size` is (width, height).
 
     `jitter` px: additional violent shake of the camera (the `shake` distortion), white in time.
@@ -58,8 +60,12 @@ def render(picture: np.ndarray, other: np.ndarray, scene: Scene, frames: int, si
     sprite = _sprite(other, (width, height), rng) if scene.foreground else None
     out = np.empty((frames, height, width, 3), np.uint8)
     for t in range(frames):
-        frame = image.transform((width, height), Image.Transform.AFFINE, _affine(image, scene, scale, wobble[t], t, frames, size),
-                                Image.Resampling.BICUBIC)
+        frame = image.transform(
+            (width, height),
+            Image.Transform.AFFINE,
+            _affine(image, scene, scale, wobble[t], t, frames, size),
+            Image.Resampling.BICUBIC,
+        )
         if sprite is not None:
             _paste(frame, sprite, t, wobble[t])
         out[t] = np.asarray(frame)

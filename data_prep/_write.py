@@ -14,7 +14,9 @@ def rng_of(seed: int, *names: str) -> np.random.Generator:
 
 def videos(clips: list[Clip], *, streaming: bool = False) -> list[Clip]:
     """The rated video clips with (or without) a streaming timeline."""
-    return [c for c in clips if c.kind == "video" and c.mos is not None and (c.tags.get("set") == "streaming") == streaming]
+    return [
+        c for c in clips if c.kind == "video" and c.mos is not None and (c.tags.get("set") == "streaming") == streaming
+    ]
 
 
 def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: str) -> Instruction:

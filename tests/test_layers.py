@@ -7,7 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p for d in ("vqa2", "data_prep") for p in (ROOT / d).rglob("*.py"))
-ENTRY = {"vqa2/launch.py", "vqa2/evaluate.py", "vqa2/api.py", "vqa2/cli.py", "vqa2/__init__.py", "data_prep/__main__.py"}
+ENTRY = {
+    "vqa2/launch.py",
+    "vqa2/evaluate.py",
+    "vqa2/api.py",
+    "vqa2/cli.py",
+    "vqa2/__init__.py",
+    "data_prep/__main__.py",
+}
 OURS = {
     "vqa2/core": {"vqa2.core"},
     "vqa2/data": {"vqa2.core", "vqa2.data"},
@@ -19,7 +26,12 @@ OURS = {
     "data_prep": {"vqa2.core", "data_prep"},
 }
 TORCH_FREE = ("vqa2/core", "vqa2/rewards", "vqa2/bench", "data_prep")
-ONE_PLACE = {"hydra": ("vqa2/launch.py",), "omegaconf": ("vqa2/launch.py",), "peft": ("vqa2/model/tune.py",), "trl": ("vqa2/train",)}
+ONE_PLACE = {
+    "hydra": ("vqa2/launch.py",),
+    "omegaconf": ("vqa2/launch.py",),
+    "peft": ("vqa2/model/tune.py",),
+    "trl": ("vqa2/train",),
+}
 
 
 def imported(path: Path) -> set[str]:

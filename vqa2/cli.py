@@ -79,3 +79,7 @@ def main() -> None:
     except UserError as problem:
         sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,7 @@ class EvalRun:
     predictor: dict[str, Any]
     runs: str
     run: str
-    preset: str
+    train_preset: str
     stages: dict[str, str]
     ablation: tuple[str, ...]
     samples: Annotated[int, Ge(0)]
@@ -111,7 +111,9 @@ def _run(benchmark, predictor, out: Path, key: str) -> Report:
     columns = (TextColumn(key), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(key, total=None)
-        return run_benchmark(benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total))
+        return run_benchmark(
+            benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 def _collect(page: _Page, benchmark, answers: dict[str, Answer], key: str, made: EvalRun) -> None:

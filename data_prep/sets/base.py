@@ -45,8 +45,15 @@ class Base:
                 user, answer = self._ask(str(rng.choice(forms, p=shares / shares.sum())), facts, rng)
             told = user.replace("<video>", self._words(facts, rng))
             out.append(
-                Instruction(id=f"{split}-{number:05d}", clip_id="", kind="text", media=None, task="base",
-                            turns=(Turn(user=told, assistant=answer),), tags={"split": split})  # fmt: skip
+                Instruction(
+                    id=f"{split}-{number:05d}",
+                    clip_id="",
+                    kind="text",
+                    media=None,
+                    task="base",
+                    turns=(Turn(user=told, assistant=answer),),
+                    tags={"split": split},
+                )  # fmt: skip
             )
         return out
 

@@ -12,7 +12,9 @@ def clip(seed: int, keys: int = 2, motion: int = 16, side: int = 32) -> Video:
     frames = rng.integers(0, 256, (motion, side, side, 3), dtype=np.uint8)
     step = motion // keys
     index = np.arange(motion)
-    return Video(frames[::step][:keys], frames, np.arange(keys), index / step, index // step, float(step), f"clip{seed}")
+    return Video(
+        frames[::step][:keys], frames, np.arange(keys), index / step, index // step, float(step), f"clip{seed}"
+    )
 
 
 def inputs(processor, videos, question="<video>\nHow good?"):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from model_clips import clip, inputs
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevisionForConditionalGeneration
 
-from vqa2.data.video import Video
 from vqa2.core.errors import ConfigError
+from vqa2.data.video import Video
 from vqa2.model.build import load_stock, whitened_dct_
 from vqa2.model.modeling import VQA2ForConditionalGeneration
 from vqa2.model.motion import MotionConfig, MotionTower
@@ -56,7 +56,9 @@ def test_counts_that_differ_are_an_error_that_names_kind_and_numbers(small):
     model, processor = small
     batch = inputs(processor, [clip(0)])
     media = processor.media([clip(1, keys=3, motion=12)])
-    with pytest.raises(ValueError, match=r"visual placeholders and features differ at clip 0: placeholders \[9\], features \[13\]"):
+    with pytest.raises(
+        ValueError, match=r"visual placeholders and features differ at clip 0: placeholders \[9\], features \[13\]"
+    ):
         model(**{**batch, **media})
     with pytest.raises(ValueError, match="placeholders without frames"):
         model(batch["input_ids"])

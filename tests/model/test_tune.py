@@ -6,8 +6,17 @@ from model_clips import clip, inputs
 
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError
-from vqa2.model.tune import PARTS, Audit, Lora, Tune, apply_policy, count_parameters, merge_lora, parameter_groups, part_of
-
+from vqa2.model.tune import (
+    PARTS,
+    Audit,
+    Lora,
+    Tune,
+    apply_policy,
+    count_parameters,
+    merge_lora,
+    parameter_groups,
+    part_of,
+)
 
 
 def policy(**parts) -> Tune:
@@ -90,4 +99,4 @@ def test_policies_that_cannot_train_are_refused():
     with pytest.raises(ConfigError, match=r"^stage.tune.lr.lm: required"):
         tune({**dict.fromkeys(PARTS, "frozen"), "lm": "full"}, {})
     with pytest.raises(ConfigError, match=r"^stage.tune.parts.lm: required and missing"):
-        tune({part: "full" for part in PARTS if part != "lm"}, {part: 0.1 for part in PARTS})
+        tune({part: "full" for part in PARTS if part != "lm"}, dict.fromkeys(PARTS, 0.1))

@@ -107,7 +107,9 @@ def test_missing_predecessors_are_planned_in_tiny_and_named_in_paper(data_root, 
     assert [j.label for j in plan("grpo", compose("train_missing=true"))[:-1]] == [
         "base", "distortion", "scoring", "understanding",
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="stage scoring starts from distortion.*python train.py stage=distortion"):
+    with pytest.raises(
+        ConfigError, match="stage scoring starts from distortion.*python train.py stage=distortion preset=tiny"
+    ):
         plan("scoring", compose("train_missing=false"))
 
 
@@ -157,6 +159,8 @@ def test_rows_whose_media_leaves_the_data_root_are_refused(data_root, tmp_path, 
 def test_a_gpu_that_is_not_there_is_one_line(data_root, tmp_path, base):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    jobs = plan("base", lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, "engine=ddp")]))
+    jobs = plan(
+        "base", lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, "engine=ddp")])
+    )
     with pytest.raises(ConfigError, match="cuda is asked for but no GPU is visible"):
         execute(jobs)

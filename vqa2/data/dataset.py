@@ -116,5 +116,3 @@ class Collator:
             else:
                 out[i, length - len(s) :] = torch.tensor(s)
         return out
-
-

@@ -118,7 +118,9 @@ def _decode(path: Path, key_size: Size, motion_size: Size, video: VideoSpec, che
         motion.append(small)
         count += 1
         if count > video.max_motion_frames:
-            raise MediaError(path, f"more than {video.max_motion_frames} frames; cut the clip or raise max_motion_frames")
+            raise MediaError(
+                path, f"more than {video.max_motion_frames} frames; cut the clip or raise max_motion_frames"
+            )
     _check_count(path, count, stream.expected)
     length = count // video.frame_multiple * video.frame_multiple
     if length == 0:
@@ -161,8 +163,9 @@ def _open_pyav(path: Path) -> Stream:
     except (av.FFmpegError, ValueError) as err:
         raise MediaError(path, f"not a readable video ({_reason(err)})") from None
     if not container.streams.video:
+        reason = "has no video stream (audio only)" if container.streams.audio else "has no video stream"
         container.close()
-        raise MediaError(path, "has no video stream (audio only)" if container.streams.audio else "has no video stream")
+        raise MediaError(path, reason)
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     rate = stream.average_rate or stream.guessed_rate

@@ -106,7 +106,9 @@ def _config(model: ModelSpec, tokenizer) -> VQA2Config:
         return VQA2Config(vision_config=vision, text_config=text, **shared)
     stock = AutoConfig.from_pretrained(model.weights)
     if stock.model_type != "llava_onevision":
-        raise ConfigError(f"model.weights: {model.weights} is a {stock.model_type} checkpoint, llava_onevision is needed")
+        raise ConfigError(
+            f"model.weights: {model.weights} is a {stock.model_type} checkpoint, llava_onevision is needed"
+        )
     kept = {k: v for k, v in stock.to_dict().items() if k not in {*shared, "model_type", "architectures"}}
     return VQA2Config(**kept, **shared)
 
@@ -125,7 +127,12 @@ def load_stock(folder: str, config: VQA2Config, dtype: torch.dtype, attention: s
     """Loads a stock LLaVA-OneVision. Without the key mapping the library would leave our language model random and only
     print so; anything missing beyond the motion side is a ConfigError."""
     network, info = VQA2ForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation=attention, key_mapping=HUB_KEYS, output_loading_info=True
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation=attention,
+        key_mapping=HUB_KEYS,
+        output_loading_info=True,
     )
     # The library would write checkpoints under the old names again, which its Trainer cannot resume from.
     network._weight_conversions = None

@@ -192,9 +192,7 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
         prompt are never materialized. `key_frames [ΣK,3,H,W]`, `motion_frames [ΣT,3,h,w]`, `clip_sizes [clips,2]`.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.model.embed(
-                input_ids, key_frames, motion_frames, clip_sizes, vision_grad, motion_grad
-            )
+            inputs_embeds = self.model.embed(input_ids, key_frames, motion_frames, clip_sizes, vision_grad, motion_grad)
         outputs = self.model.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

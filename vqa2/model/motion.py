@@ -155,7 +155,9 @@ class MotionTower(nn.Module):
         update trained BatchNorm statistics (stills must not: they would drag them away from moving clips).
         """
         assert sum(lengths) == frames.shape[0], f"{frames.shape[0]} motion frames for lengths {lengths}"
-        assert max(lengths) <= self.config.max_positions, f"{max(lengths)} frames, {self.config.max_positions} positions"
+        assert max(lengths) <= self.config.max_positions, (
+            f"{max(lengths)} frames, {self.config.max_positions} positions"
+        )
         clips = frames.split(lengths)
         out: list[Tensor | None] = [None] * len(clips)
         flags = learn or [True] * len(clips)

@@ -32,7 +32,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """Byte-level BPE with Qwen2's pre-tokenization and special tokens, trained on `texts`; no download."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -80,9 +83,7 @@ class VQA2Processor(ProcessorMixin):
     @property
     def tokens(self) -> Tokens:
         video, motion = self.tokenizer.convert_tokens_to_ids(["<video>", "<motion>"])
-        return Tokens(
-            video=video, motion=motion, layout=self.layout, use_motion=self.use_motion, system=self.system
-        )
+        return Tokens(video=video, motion=motion, layout=self.layout, use_motion=self.use_motion, system=self.system)
 
     def example(self, turns: Sequence[Turn], video: Video | None, where: str) -> Example:
         """Ids and labels of a conversation over a clip; see `vqa2.data.layout.lay_out`."""

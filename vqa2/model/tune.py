@@ -107,7 +107,7 @@ def parameter_groups(model: nn.Module, tune: Tune, weight_decay: float) -> list[
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Part -> (trainable, all) parameters."""
-    counts = {part: (0, 0) for part in PARTS}
+    counts = dict.fromkeys(PARTS, (0, 0))
     for name, parameter in model.named_parameters():
         train, total = counts[part_of(name)]
         size = parameter.numel()

@@ -26,7 +26,9 @@ class RichProgress(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if rank() == 0 and self.console.is_terminal:
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left")
-            self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self.console)
+            self.bar = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self.console
+            )
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=state.max_steps, completed=state.global_step, note="")
         self.start, self.first = time.monotonic(), state.global_step
@@ -58,7 +60,9 @@ class JsonlLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if rank() == 0 and self.path.is_file():
-            rows = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
+            rows = [
+                line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step
+            ]
             self.path.write_text("".join(row + "\n" for row in rows))
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:

@@ -1,0 +1,41 @@
+"""What makes a set traceable: its manifest, and the check that no content crosses the split."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vqa2.core.errors import DataError
+from vqa2.core.records import Clip, Instruction
+from vqa2.core.run import git_state
+
+
+def check_split(clips: Sequence[Clip]) -> None:
+    """No content in both splits, neither as the scene nor in front of it; DataError names the first that is.
+
+    A content is a source picture, a file, or a family of procedural textures (`family#number`).
+    """
+    seen: dict[str, str] = {}
+    for clip in clips:
+        shown = [clip.content, clip.tags["foreground_content"]] if "foreground_content" in clip.tags else [clip.content]
+        for content in (name.partition("#")[0] for name in shown):
+            if seen.setdefault(content, clip.split) != clip.split:
+                raise DataError(f"{clip.id}: content {content!r} lies in both splits, {seen[content]} and {clip.split}")
+
+
+def write_manifest(root: Path, key: str, splits: Mapping[str, Sequence[Instruction]], made: Mapping[str, Any]) -> None:
+    """`<key>.manifest.json`: what `made` says (source, seed, exclusions), git state, counts and hashes of one set."""
+    files = [f"{key}.{split}.jsonl" for split in splits]
+    manifest = {
+        "set": key,
+        **made,
+        "git": git_state(),
+        "rows": {split: len(rows) for split, rows in splits.items()},
+        "kinds": {split: dict(Counter(r.kind for r in rows)) for split, rows in splits.items()},
+        "tasks": {split: dict(Counter(r.task for r in rows)) for split, rows in splits.items()},
+        "sha256": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files},
+        "media_sha256": hashlib.sha256((root / "media" / "index.json").read_bytes()).hexdigest(),
+    }
+    (root / f"{key}.manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,154 @@
+"""The commands as a user types them: good ones work, bad input is one readable line and exit code 2."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import SMALL_MODEL
+
+from vqa2 import load
+from vqa2.core.errors import DataError, MediaError
+from vqa2.launch import composed
+from vqa2.train.plan import train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def trained(data_root, tmp_path_factory) -> Path:
+    """A run folder with an untrained-for-use but real model, made by the real stage in two steps."""
+    out = tmp_path_factory.mktemp("runs")
+    train("base", [*SMALL_MODEL, f"data.root={data_root}", f"out={out}", "stage.optim.max_steps=2"], composed)
+    return out / "tiny" / "base"
+
+
+def call(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def refused(*command: str) -> str:
+    """The error line of a command that must fail cleanly."""
+    done = call(*command)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "say"),
+    [
+        (["train.py", "stage=grop"], "stage=grop: no such stage (did you mean 'grpo'?)"),
+        (["train.py"], "no such stage"),
+        (["train.py", "stage=base", "sed=3"], "sed: unknown key (did you mean 'seed'?)"),
+        (["train.py", "stage=scoring", "preset=paper", "engine=cpu"], "runs/paper/distortion"),
+        (["eval.py", "benchmark=qbench-vidoe"], "no such benchmark (did you mean 'qbench-video'?)"),
+        (
+            ["eval.py", "run=nowhere", "train_preset=paper"],
+            "run `python train.py stage=scoring preset=paper name=nowhere` first",
+        ),
+        (["-m", "data_prep", "source=folder", "root=/nonexistent"], "no such folder"),
+    ],
+)
+def test_bad_commands_are_one_line(command, say):
+    assert say in refused(*command)
+
+
+def test_scoring_from_python_equals_the_command(trained, data_root, tmp_path):
+    clips = sorted((data_root / "media" / "test").glob("*.mp4"))[:2]
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for path in clips:
+        shutil.copy(path, folder)
+    (folder / "broken.mp4").write_bytes(b"")
+    done = call("-m", "vqa2.cli", "score", str(folder), "--out", str(tmp_path / "scores.csv"), "--model", str(trained))
+    assert done.returncode == 0, done.stderr
+    assert "scored 2 of 3 files" in done.stderr
+    rows = {Path(r["path"]).name: r for r in csv.DictReader((tmp_path / "scores.csv").open())}
+    assert rows["broken.mp4"]["score_0_100"] == ""
+    assert "empty file" in rows["broken.mp4"]["error"]
+    model = load(str(trained))
+    for path in clips:
+        score = model.score(path)
+        assert float(rows[path.name]["score_0_100"]) == pytest.approx(score.score100, abs=1e-3)
+        assert sum(score.levels) == pytest.approx(1, abs=1e-5)
+        weighted = sum(w * p for w, p in zip((1, 0.75, 0.5, 0.25, 0), score.levels, strict=True))
+        assert score.score01 == pytest.approx(weighted, abs=1e-6)
+
+
+def test_a_description_is_text(trained, data_root):
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    assert isinstance(load(str(trained)).describe(clip), str)
+
+
+def audio_only(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("hello")
+    audio_only(tmp_path / "audio.mp4")
+    model = load(str(trained))
+    for name, reason in (
+        ("zero.mp4", "empty file"), ("text.mp4", "not a readable video"), ("audio.mp4", "audio only"), ("no.mp4", "no such file"),
+    ):  # fmt: skip
+        with pytest.raises(MediaError, match=f"{name}: .*{reason}"):
+            model.score(tmp_path / name)
+
+
+@pytest.mark.parametrize("target", ["empty", "absent"])
+def test_nothing_to_score_is_one_line(trained, tmp_path, target):
+    (tmp_path / "empty").mkdir()
+    line = refused("-m", "vqa2.cli", "score", str(tmp_path / target), "--model", str(trained))
+    assert {"empty": "the folder is empty", "absent": "no such file or folder"}[target] in line
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path):
+    assert "no trained model here" in refused(
+        "-m", "vqa2.cli", "score", str(ROOT / "README.md"), "--model", str(tmp_path)
+    )
+
+
+def test_evaluation_reports_and_resumes(trained, data_root, tmp_path):
+    run = tmp_path / "runs"
+    shutil.copytree(trained, run / "tiny" / "understanding")
+    command = [
+        "eval.py", "benchmark=qbench-video", f"runs={run}", f"predictor.folder={run / 'tiny' / 'understanding' / 'model'}",
+        f"benchmarks.qbench-video.file={data_root / 'benchmark' / 'qbench_video.json'}",
+        f"benchmarks.qbench-video.video_root={data_root / 'media' / 'test'}", "predictor.max_new_tokens=8",
+    ]  # fmt: skip
+    first = call(*command)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text())
+    assert report["n_expected"] == 16
+    page = (run / "tiny" / "report.html").read_text()
+    assert "qbench-video" in page
+    assert "is not a mean opinion score" in page
+    stamp = (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text()
+    assert call(*command).returncode == 0
+    assert json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text()) == report
+    assert (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text() == stamp
+
+
+def test_a_set_row_that_is_malformed_names_file_and_line(tmp_path):
+    from vqa2.core.records import Instruction, read_jsonl
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "x"}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:1: .*required|a.jsonl:1: .*missing"):
+        read_jsonl(path, Instruction)
