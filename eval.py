@@ -1,4 +1,4 @@
-"""Evaluates a predictor on benchmarks: `python eval.py benchmark=qbench-video [run=tiny] [predictor=model] [key=value ...]`."""
+"""Evaluates a predictor: `python eval.py benchmark=qbench-video [run=tiny] [predictor=model] [key=value ...]`."""
 
 from vqa2.core.config import decode
 from vqa2.launch import composed, guarded

@@ -1,4 +1,4 @@
-"""`python -m data_prep [source=synthetic] [set=all] [key=value ...]`: source media and annotations -> instruction sets."""
+"""`python -m data_prep [source=synthetic] [set=all] [key=value ...]`: source media -> instruction sets."""
 
 from vqa2.core.config import decode
 from vqa2.launch import composed, guarded

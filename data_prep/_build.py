@@ -4,6 +4,7 @@ A `Shot` names a pristine sequence and can render it; jobs are independent and d
 process pool and a second run reuses files whose recipe is unchanged.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +32,10 @@ RECORD_EVERY = 256
 
 
 class Shot(Protocol):
-    """A pristine sequence. `tags` describe it (camera, foreground, origin); `color` allows color distortions."""
+    """A pristine sequence. `tags` describe it: origin (natural, CG), color (yes, no), and where known camera and
+    foreground_content."""
 
     content: str
-    color: bool
     tags: dict[str, str]
 
     def frames(self, recipe: Recipe, count: int, jitter: float) -> np.ndarray:
@@ -57,10 +58,14 @@ class Job:
 
 
 def make_jobs(
-    recipe: Recipe, shots: Callable[[str, np.random.Generator, str | None], Shot], seed: int, dataset: str
-) -> list[Job]:
-    """All jobs in a fixed order. `shots(split, rng, variant)` draws a shot on which the degradation can be seen."""
+    recipe: Recipe, shots: Callable[[str, np.random.Generator, str | None], Shot | None], seed: int, dataset: str
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    """All jobs in a fixed order, and (file id, reason) of those that cannot be made.
+
+    `shots(split, rng, variant)` draws a shot on which the degradation can be seen, None where the split has none.
+    """
     jobs: list[Job] = []
+    left_out: list[tuple[str, str]] = []
     for split_index, split in enumerate(SPLITS):
         plans: list[tuple[str, str, str | None, int]] = []
         plans += [("image", f"still-{n}", n, recipe.stills[split_index]) for n in SPATIAL]
@@ -78,8 +83,11 @@ def make_jobs(
                 strength = float(lo + (hi - lo) * (number + rng.random()) / count)
                 stalls = _draw_stalls(recipe, rng) if group == "streaming" else ()
                 shot = shots(split, rng, variant)
+                if shot is None:
+                    left_out.append((name, f"no content of the {split} split can show {variant}"))
+                    continue
                 jobs.append(Job(name, dataset, split, kind, shot, variant, strength, stalls, int(rng.integers(2**31))))
-    return jobs
+    return jobs, left_out
 
 
 def _draw_stalls(recipe: Recipe, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
@@ -203,9 +211,7 @@ def _rate(path: Path, pristine: np.ndarray, job: Job, recipe: Recipe) -> tuple[f
     shown = read_frames(path)
     if job.stalls:
         # The picture quality under the stalls is that of the played frames alone.
-        keep, played = _played(len(pristine), job.stalls), []
-        played = shown[keep]
-        score = vmaf(played, pristine, recipe.vmaf_upscale)
+        score = vmaf(shown[_played(len(pristine), job.stalls)], pristine, recipe.vmaf_upscale)
         return with_stalls(score, _stalls(job, recipe.fps), len(shown) / recipe.fps,
                            recipe.stall_per_event, recipe.stall_per_percent), "vmaf"  # fmt: skip
     return min(100.0, vmaf(shown, pristine, recipe.vmaf_upscale)), "vmaf"
@@ -251,8 +257,9 @@ def _key(recipe: Recipe, job: Job) -> str:
 @cache
 def making() -> str:
     """Fingerprint of what turns a job into a file besides its recipe: this package's media code and the codecs."""
-    files = sorted(p for p in Path(__file__).parent.glob("_*.py") if p.stem in MEDIA_CODE)
-    found = [*(_sha(p) for p in files), version("av"), version("imageio-ffmpeg")]
+    # Of the syntax trees: a new line break makes no new media.
+    texts = [(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEDIA_CODE]
+    found = [*(ast.dump(ast.parse(text)) for text in texts), version("av"), version("imageio-ffmpeg")]
     return hashlib.sha256(" ".join(found).encode()).hexdigest()[:20]
 
 

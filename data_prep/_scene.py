@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-CAMERAS = ("pan", "zoom", "rotate", "static")
+MOVING = ("pan", "zoom", "rotate")
+CAMERAS = (*MOVING, "static")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,13 @@ class Scene:
     seed: int
 
 
-def draw_scene(rng: np.random.Generator, speed_px: tuple[float, float], shake_px: float, foreground: float) -> Scene:
-    """A random scene: `speed_px` range, natural hand shake, probability of a foreground object."""
+def draw_scene(
+    rng: np.random.Generator, speed_px: tuple[float, float], shake_px: float, foreground: float, moving: bool
+) -> Scene:
+    """A random scene: `speed_px` range, natural hand shake, probability of a foreground object; `moving`: no static
+    camera."""
     return Scene(
-        camera=str(rng.choice(CAMERAS)),
+        camera=str(rng.choice(MOVING if moving else CAMERAS)),
         speed_px=float(rng.uniform(*speed_px) * rng.choice((-1, 1))),
         angle=float(rng.uniform(-8, 8)),
         heading=float(rng.uniform(0, 2 * np.pi)),
@@ -45,7 +49,7 @@ def draw_scene(rng: np.random.Generator, speed_px: tuple[float, float], shake_px
 def render(
     picture: np.ndarray, other: np.ndarray, scene: Scene, frames: int, size: tuple[int, int], jitter: float = 0.0
 ):
-    """`[T,H,W,3]` of `picture` seen by `scene`'s camera; `other` fills the foreground object. `size` is (width, height).
+    """`[T,H,W,3]` of `picture` seen by `scene`'s camera; `other` fills the foreground. `size` is (width, height).
 
     `jitter` px: additional violent shake of the camera (the `shake` distortion), white in time.
     """

@@ -1,8 +1,6 @@
 """Runs a source and its set writers: media, clips, instruction sets, benchmark and manifests under one data root."""
 
-import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +8,12 @@ from annotated_types import Ge
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep._build import check_split
+from data_prep._build import making
+from data_prep.manifest import check_split, write_manifest
 from vqa2.core.config import build, spec
-from vqa2.core.records import Clip, Instruction, write_jsonl
-from vqa2.core.run import fingerprint, git_state
+from vqa2.core.errors import DataError
+from vqa2.core.records import Clip, write_jsonl
+from vqa2.core.run import fingerprint
 
 MARKER = "prepared.json"
 
@@ -32,55 +32,67 @@ class DataPrepRun:
 
 
 def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
-    """Makes or completes the data root; returns the summary that it also writes as `prepared.json`."""
-    root, console = Path(run.out), Console(stderr=True, highlight=False)
+    """Makes or completes the data root; returns the summary that it also writes as `prepared.json`.
+
+    Media files that are already what they should be are reused. The summary is absent while the root is being made.
+    """
+    root, console = Path(run.out), Console(stderr=True, highlight=False, soft_wrap=True)
     source = build("source", run.source, "source")
     writers = {key: build("set", values, f"sets.{key}") for key, values in run.sets.items()}
-    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not progress) as bar:
-        task = bar.add_task("clips", total=None)
-        clips, excluded = source.clips(
-            root, run.seed, run.workers, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    media = fingerprint([run.source, run.seed, making()])
+    _check_root(root, set(writers), media)
+    clips, excluded, reused = _clips(source, run, console if progress else None)
     check_split(clips)
     write_jsonl(root / "clips.jsonl", clips)
-    counts = {key: _write_set(root, key, writer, clips, run, excluded) for key, writer in writers.items()}
-    summary = {"source": run.source["name"], "seed": run.seed, "clips": len(clips), "sets": counts,
-               "excluded": [list(e) for e in excluded], "config": fingerprint([run.source, run.sets, run.seed])}  # fmt: skip
+    made = {"source": run.source["name"], "seed": run.seed, "excluded": [list(e) for e in excluded]}
+    counts = {key: _write_set(root, key, writer, clips, made) for key, writer in writers.items()}
+    config = fingerprint([run.source, run.sets, run.seed])
+    summary = {**made, "clips": len(clips), "sets": counts, "config": config, "media": media}
     (root / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if progress:
-        console.print(f"{root}: {len(clips)} clips, rows {counts}, {len(excluded)} files excluded")
+        rows = ", ".join(f"{key} {'+'.join(str(n) for n in splits.values())}" for key, splits in counts.items())
+        console.print(f"{root}: {len(clips)} clips ({reused} reused), {len(excluded)} excluded; rows: {rows}")
         for name, reason in excluded:
-            console.print(f"excluded: {name}: {reason}", markup=False, soft_wrap=True)
+            console.print(f"excluded: {name}: {reason}", markup=False)
     return summary
 
 
-def _write_set(root: Path, key: str, writer, clips: list[Clip], run: DataPrepRun, excluded: list) -> dict[str, int]:
+def _check_root(root: Path, sets: set[str], media: str) -> None:
+    """Refuses to put new media under sets that tell of others; takes the old summary away."""
+    marker = root / MARKER
+    if not marker.is_file():
+        return
+    old = json.loads(marker.read_text(encoding="utf-8"))
+    stale = sorted(set(old["sets"]) - sets)
+    if stale and old.get("media") != media:
+        raise DataError(f"{root}: {', '.join(stale)} there tell of other media; use set=all or another out=<folder>")
+    marker.unlink()
+
+
+def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list[Clip], list[tuple[str, str]], int]:
+    """The source's clips and exclusions, and how many files it reused; with a bar where there is a console."""
+    counts: list[int] = []
+    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=console is None) as bar:
+        task = bar.add_task("clips", total=None)
+
+        def advance(done: int, total: int) -> None:
+            counts.append(done)
+            bar.update(task, completed=done, total=total)
+
+        clips, excluded = source.clips(Path(run.out), run.seed, run.workers, advance)
+    return clips, excluded, counts[0]
+
+
+def _write_set(root: Path, key: str, writer: Any, clips: list[Clip], made: dict[str, Any]) -> dict[str, int]:
     if key == "benchmark":
-        records = writer.records(clips, run.seed)
+        records = writer.records(clips, made["seed"])
         path = root / "benchmark" / "qbench_video.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         return {"test": len(records)}
-    splits = writer.write(clips, run.seed)
+    splits = writer.write(clips, made["seed"])
     for split, rows in splits.items():
         write_jsonl(root / f"{key}.{split}.jsonl", rows)
-    _manifest(root, key, splits, run, excluded)
+    write_manifest(root, key, splits, made)
     return {split: len(rows) for split, rows in splits.items()}
-
-
-def _manifest(root: Path, key: str, splits: dict[str, list[Instruction]], run: DataPrepRun, excluded: list) -> None:
-    """Counts, hashes, seed, git state and exclusions of one set, beside it."""
-    files = [f"{key}.{split}.jsonl" for split in splits]
-    manifest = {
-        "set": key,
-        "source": run.source["name"],
-        "seed": run.seed,
-        "git": git_state(),
-        "rows": {split: len(rows) for split, rows in splits.items()},
-        "kinds": {split: dict(Counter(r.kind for r in rows)) for split, rows in splits.items()},
-        "sha256": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files},
-        "media_sha256": hashlib.sha256((root / "media" / "index.json").read_bytes()).hexdigest(),
-        "excluded": [list(e) for e in excluded],
-    }
-    (root / f"{key}.manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every YAML under conf/ composes and decodes, counted against the files on disk; wrong settings are one line, exit 2."""
+"""Every YAML under conf/ composes and decodes, counted against the files on disk; wrong settings are one line."""
 
 from pathlib import Path
 

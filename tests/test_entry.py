@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import SMALL_MODEL
+from small import SMALL_MODEL
 
 from vqa2 import load
 from vqa2.core.errors import DataError, MediaError
@@ -105,8 +105,11 @@ def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
     audio_only(tmp_path / "audio.mp4")
     model = load(str(trained))
     for name, reason in (
-        ("zero.mp4", "empty file"), ("text.mp4", "not a readable video"), ("audio.mp4", "audio only"), ("no.mp4", "no such file"),
-    ):  # fmt: skip
+        ("zero.mp4", "empty file"),
+        ("text.mp4", "not a readable video"),
+        ("audio.mp4", "audio only"),
+        ("no.mp4", "no such file"),
+    ):
         with pytest.raises(MediaError, match=f"{name}: .*{reason}"):
             model.score(tmp_path / name)
 
@@ -128,7 +131,8 @@ def test_evaluation_reports_and_resumes(trained, data_root, tmp_path):
     run = tmp_path / "runs"
     shutil.copytree(trained, run / "tiny" / "understanding")
     command = [
-        "eval.py", "benchmark=qbench-video", f"runs={run}", f"predictor.folder={run / 'tiny' / 'understanding' / 'model'}",
+        "eval.py", "benchmark=qbench-video", f"runs={run}",
+        f"predictor.folder={run / 'tiny' / 'understanding' / 'model'}",
         f"benchmarks.qbench-video.file={data_root / 'benchmark' / 'qbench_video.json'}",
         f"benchmarks.qbench-video.video_root={data_root / 'media' / 'test'}", "predictor.max_new_tokens=8",
     ]  # fmt: skip

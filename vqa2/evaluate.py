@@ -28,8 +28,8 @@ from vqa2.core.records import Answer, Report
 from vqa2.core.run import DONE, environment
 
 DATA_NOTE = (
-    "Embedded data: photographs and textures in motion, degraded at known strength. Scores are compared with pseudo_mos "
-    "(VMAF or the known strength, docs/data.md), a stand-in that is not a mean opinion score."
+    "Embedded data: photographs and textures in motion, degraded at known strength. Scores are compared with "
+    "pseudo_mos (VMAF or the known strength, docs/data.md), a stand-in that is not a mean opinion score."
 )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Interval
 
-from data_prep._degrade import TEMPORAL
+from data_prep._degrade import NAMES, TEMPORAL
 from data_prep._questions import BINARY, CHOICE, OPEN, Facts, ask, random_facts, reasoned
 from data_prep._write import rng_of
 from data_prep.sets.understanding import prompt_of
@@ -67,7 +67,7 @@ class Base:
             return SCORE_QUESTION, f"{SCORE_PREFIX} {facts.level}."
         if form == "reasoned":
             return REASON_QUESTION, reasoned(facts)
-        question = ask({"binary": BINARY, "choice": CHOICE, "open": OPEN}[form], facts, rng)
+        question = ask({"binary": BINARY, "choice": CHOICE, "open": OPEN}[form], facts, NAMES, rng)
         return (None, "") if question is None else prompt_of(question, self.reply)
 
     def _words(self, facts: Facts, rng: np.random.Generator) -> str:

@@ -6,15 +6,18 @@ most of the damage it may already carry; "pristine" means as the user gave it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import av
 import numpy as np
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from PIL import Image
 
-from data_prep._build import Recipe, make_jobs, run_jobs
+from data_prep._build import make_jobs, run_jobs
+from data_prep._degrade import COLOR
+from data_prep._recipe import Recipe
 from vqa2.core.config import register
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Clip
@@ -26,7 +29,6 @@ class FileShot:
 
     content: str
     path: str
-    color: bool
     tags: dict[str, str]
     start: float
     seed: int
@@ -46,18 +48,58 @@ class FileShot:
         return out
 
 
+@dataclass(frozen=True)
+class Material:
+    """A usable file and what can be shown on it: `color`, `motion` are mean differences on 0-255."""
+
+    path: Path
+    color: float
+    motion: float
+
+
 @register("source", "folder")
 class Folder:
-    """`root`: folder of clips; `test_share` of the files (at least one) is held out."""
+    """`root`: folder of clips of one `origin`; `test_share` of the files (at least one) is held out.
+
+    Color distortions are made of files whose channels differ by `min_color` on average, stuttering of files whose
+    successive frames do by `min_motion` (both on 0-255): elsewhere the label would say what nobody can see.
+    """
 
     recipe: Recipe
     root: str
+    origin: Literal["natural", "CG"]
     test_share: Annotated[float, Interval(gt=0, lt=1)]
+    min_color: Annotated[float, Ge(0)]
+    min_motion: Annotated[float, Ge(0)]
 
     def clips(
         self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
     ) -> tuple[list[Clip], list[tuple[str, str]]]:
-        """Writes `root/media` and returns (clips, unreadable or too short files with reasons)."""
+        """Writes `root/media` and returns (clips, unreadable or too short files and impossible clips with reasons)."""
+        usable, excluded = self._files()
+        order = np.random.default_rng(seed).permutation(len(usable))
+        held_out = min(len(usable) - 1, max(1, round(self.test_share * len(usable))))
+        pools = {"test": [usable[i] for i in order[:held_out]], "train": [usable[i] for i in order[held_out:]]}
+
+        def shots(split: str, rng: np.random.Generator, variant: str | None) -> FileShot | None:
+            pool = [m for m in pools[split] if self._shows(m, variant)]
+            if not pool:
+                return None
+            material = pool[int(rng.integers(len(pool)))]
+            start, number = float(rng.random()), int(rng.integers(2**31))
+            tags = {"origin": self.origin, "color": "yes" if self._shows(material, COLOR[0]) else "no"}
+            return FileShot(material.path.name, str(material.path), tags, start, number)
+
+        jobs, left_out = make_jobs(self.recipe, shots, seed, "folder")
+        return run_jobs(root, self.recipe, jobs, workers, advance), excluded + left_out
+
+    def _shows(self, material: Material, variant: str | None) -> bool:
+        if variant in COLOR:
+            return material.color >= self.min_color
+        return variant != "stutter" or material.motion >= self.min_motion
+
+    def _files(self) -> tuple[list[Material], list[tuple[str, str]]]:
+        """The usable files of the folder, and the others with reasons; DataError where they do not suffice."""
         folder = Path(self.root)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; source.root must name a folder of clips")
@@ -67,48 +109,52 @@ class Folder:
         usable, excluded = [], []
         for path in files:
             try:
-                sample_frames(path, self.recipe)
-                usable.append(path)
+                usable.append(_measured(path, self.recipe))
             except MediaError as err:
                 excluded.append((str(path), err.reason))
         if len(usable) < 2:
-            raise DataError(f"{folder}: {len(usable)} of {len(files)} files are usable, 2 are needed to split by file")
-        order = np.random.default_rng(seed).permutation(len(usable))
-        held_out = max(1, round(self.test_share * len(usable)))
-        pools = {"test": [usable[i] for i in order[:held_out]], "train": [usable[i] for i in order[held_out:]]}
-
-        def shots(split: str, rng: np.random.Generator, color: bool) -> FileShot:
-            path = pools[split][int(rng.integers(len(pools[split])))]
-            start, number = float(rng.random()), int(rng.integers(2**31))
-            return FileShot(path.name, str(path), True, {"origin": "natural"}, start, number)
-
-        return run_jobs(root, self.recipe, make_jobs(self.recipe, shots, seed), workers, advance), excluded
+            reasons = f"; {Path(excluded[0][0]).name}: {excluded[0][1]}" if excluded else ""
+            raise DataError(f"{folder}: {len(usable)} of {len(files)} files usable, 2 needed to split by file{reasons}")
+        return usable, excluded
 
 
-def sample_frames(path: Path, recipe: Recipe) -> list[Image.Image]:
+def _measured(path: Path, recipe: Recipe) -> Material:
+    small = (recipe.width // 2, recipe.height // 2)
+    x = np.stack([np.asarray(_cover(image, small), np.float32) for image in sample_frames(path, recipe)])
+    color = float(np.ptp(x, axis=-1).mean())
+    return Material(path, color, float(np.abs(np.diff(x, axis=0)).mean()))
+
+
+def sample_frames(path: Path, recipe: Recipe) -> tuple[Image.Image, ...]:
     """The first frames of a file at the recipe's rate, at most four times as many as a clip needs, upright.
 
     MediaError where the file cannot be read or is shorter than one clip.
     """
+    return _sample(path, recipe.fps, recipe.frames, 4 * recipe.width)
+
+
+# Every file serves many clips, one after the other; a worker holds a few files' reduced frames.
+@lru_cache(maxsize=4)
+def _sample(path: Path, fps: int, count: int, side: int) -> tuple[Image.Image, ...]:
     frames: list[Image.Image] = []
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise MediaError(path, "has no video stream")
             for frame in container.decode(video=0):
-                if frame.time is not None and frame.time * recipe.fps >= len(frames):
+                if frame.time is not None and frame.time * fps >= len(frames):
                     turn = frame.rotation // 90
                     frames.append(Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), turn)))
-                    frames[-1].thumbnail((4 * recipe.width, 4 * recipe.width))
-                if len(frames) >= 4 * recipe.frames:
+                    frames[-1].thumbnail((side, side))
+                if len(frames) >= 4 * count:
                     break
     except MediaError:
         raise
     except (av.FFmpegError, ValueError) as err:
         raise MediaError(path, f"not a readable video ({' '.join(str(err).split())[:80]})") from None
-    if len(frames) < recipe.frames:
-        raise MediaError(path, f"{len(frames)} frames at {recipe.fps} a second, {recipe.frames} are needed")
-    return frames
+    if len(frames) < count:
+        raise MediaError(path, f"{len(frames)} frames at {fps} a second, {count} are needed")
+    return tuple(frames)
 
 
 def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:

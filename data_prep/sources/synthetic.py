@@ -1,4 +1,4 @@
-"""Source `synthetic`: the embedded data, made on the spot from photographs in installed wheels and procedural textures."""
+"""Source `synthetic`: the embedded data, made on the spot from photographs in wheels and procedural textures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from data_prep._build import Recipe, make_jobs, run_jobs
-from data_prep._contents import catalog, picture
+from data_prep._contents import Content, catalog, picture
+from data_prep._degrade import COLOR
 from data_prep._scene import Scene, detail, draw_scene, render
 from vqa2.core.config import register, suggest
 from vqa2.core.errors import ConfigError
@@ -22,7 +23,6 @@ class SceneShot:
 
     content: str
     other: str
-    color: bool
     tags: dict[str, str]
     scene: Scene
     centers: tuple[tuple[float, float], ...]
@@ -45,9 +45,9 @@ class Synthetic:
     recipe: Recipe
     test_contents: tuple[str, ...]
     speed_px: tuple[float, float]
-    hand_px: float
-    foreground: float
-    procedural: float
+    hand_px: Annotated[float, Ge(0)]
+    foreground: Annotated[float, Interval(ge=0, le=1)]
+    procedural: Annotated[float, Interval(ge=0, le=1)]
     places: Annotated[int, Ge(1)]
 
     def clips(
@@ -60,17 +60,34 @@ class Synthetic:
                 raise ConfigError(f"source.test_contents: no content {name!r}{suggest(name, sorted(known))}")
         pools = {"test": [known[n] for n in self.test_contents]}
         pools["train"] = [c for n, c in known.items() if n not in self.test_contents]
+        self._check_pools(pools)
 
-        def shots(split: str, rng: np.random.Generator, color: bool) -> SceneShot:
+        def shots(split: str, rng: np.random.Generator, variant: str | None) -> SceneShot:
             drawn = bool(rng.random() < self.procedural)
-            pool = [c for c in pools[split] if (c.color or not color) and (c.origin == "CG") == drawn]
+            pool = [c for c in pools[split] if (c.color or variant not in COLOR) and (c.origin == "CG") == drawn]
             content = pool[int(rng.integers(len(pool)))]
             # Every procedural clip gets a texture of its own; its family decides the split.
             number = f"#{rng.integers(1_000_000)}" if content.origin == "CG" else ""
             other = pools[split][int(rng.integers(len(pools[split])))]
-            scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground)
-            tags = {"camera": scene.camera, "origin": content.origin, "foreground": "yes" if scene.foreground else "no"}
+            # Held frames of a picture that does not move look like any others.
+            scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground, moving=variant == "stutter")
+            tags = {"camera": scene.camera, "origin": content.origin, "color": "yes" if content.color else "no"}
+            if scene.foreground:
+                tags["foreground_content"] = other.name
             centers = tuple((float(x), float(y)) for x, y in rng.uniform(0.3, 0.7, (self.places, 2)))
-            return SceneShot(content.name + number, other.name, content.color, tags, scene, centers)
+            return SceneShot(content.name + number, other.name, tags, scene, centers)
 
-        return run_jobs(root, self.recipe, make_jobs(self.recipe, shots, seed), workers, advance), []
+        jobs, left_out = make_jobs(self.recipe, shots, seed, "synthetic")
+        return run_jobs(root, self.recipe, jobs, workers, advance), left_out
+
+    def _check_pools(self, pools: dict[str, list[Content]]) -> None:
+        """Every draw finds a content: colored photographs and textures in both splits, as far as they are asked for."""
+        if self.speed_px[0] > self.speed_px[1]:
+            raise ConfigError(f"source.speed_px: {list(self.speed_px)} is no range; the smaller value comes first")
+        for split, pool in pools.items():
+            for origin, share, what in (
+                ("natural", 1 - self.procedural, "colored photograph"),
+                ("CG", self.procedural, "procedural texture"),
+            ):
+                if share and not any(c.color and c.origin == origin for c in pool):
+                    raise ConfigError(f"source.test_contents: the {split} split has no {what}; name other contents")

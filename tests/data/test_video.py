@@ -135,8 +135,8 @@ def test_a_truncated_file_is_an_error_not_a_short_clip(tmp_path, share, backend)
 def test_a_missing_file_a_still_clip_and_a_slow_rate(tmp_path, monkeypatch):
     with pytest.raises(MediaError, match="no such file"):
         read_video(tmp_path / "none.mp4", SIZE, SIZE, spec())
+    (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(MediaError, match="not a readable image"):
-        (tmp_path / "a.png").write_text("no picture")
         read_image(tmp_path / "a.png", SIZE, SIZE)
     (tmp_path / "a").write_bytes(b"x")
     for fps, count, reason in ((0.4, 9, "below 0.5"), (8.0, 3, "only 3 frames"), (30.0, 2001, "more than 2000 frames")):

@@ -1,4 +1,4 @@
-"""The model: counted splice, content and order of frames reach the output, chunking and batching are exact, save/load."""
+"""The model: counted splice, frames and their order reach the output, chunks and batches are exact, save and load."""
 
 from pathlib import Path
 
@@ -56,9 +56,7 @@ def test_counts_that_differ_are_an_error_that_names_kind_and_numbers(small):
     model, processor = small
     batch = inputs(processor, [clip(0)])
     media = processor.media([clip(1, keys=3, motion=12)])
-    with pytest.raises(
-        ValueError, match=r"visual placeholders and features differ at clip 0: placeholders \[9\], features \[13\]"
-    ):
+    with pytest.raises(ValueError, match=r"visual placeholders .* at clip 0: placeholders \[9\], features \[13\]"):
         model(**{**batch, **media})
     with pytest.raises(ValueError, match="placeholders without frames"):
         model(batch["input_ids"])

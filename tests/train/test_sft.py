@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_MODEL
 from safetensors.torch import load_file
+from small import SMALL_MODEL
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Instruction, read_jsonl, write_jsonl
@@ -107,9 +107,7 @@ def test_missing_predecessors_are_planned_in_tiny_and_named_in_paper(data_root, 
     assert [j.label for j in plan("grpo", compose("train_missing=true"))[:-1]] == [
         "base", "distortion", "scoring", "understanding",
     ]  # fmt: skip
-    with pytest.raises(
-        ConfigError, match="stage scoring starts from distortion.*python train.py stage=distortion preset=tiny"
-    ):
+    with pytest.raises(ConfigError, match="scoring starts from distortion.*train.py stage=distortion preset=tiny"):
         plan("scoring", compose("train_missing=false"))
 
 

@@ -77,7 +77,7 @@ def build(kind: str, values: Mapping[str, Any], where: str) -> Any:
 
 
 def decode(cls: type[T], values: Any, where: str) -> T:
-    """Validates plain values (as YAML gives them) against `cls`. ConfigError: `path: what is wrong (did you mean …)`."""
+    """Validates plain values (as YAML gives them) against `cls`. ConfigError: `path: what is wrong (nearest)`."""
     try:
         return _adapter(cls).validate_json(json.dumps(values))
     except ValidationError as err:

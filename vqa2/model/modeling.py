@@ -89,9 +89,10 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
     ) -> Tensor:
         """Token ids with their placeholders replaced by features, in order: `[B,L] -> [B,L,D]`.
 
-        `clip_sizes [clips,2]` holds (K, T) of each row that has a clip. `vision_grad` and `motion_grad` (bool `[clips]`) route gradients: where False, that clip's visual or motion
-        features are constants (VQA² stage 1 trains the tower on images and the motion path on videos). A count that
-        does not match is a ValueError naming kind, row, expected and got.
+        `clip_sizes [clips,2]` holds (K, T) of each row that has a clip. `vision_grad` and `motion_grad` (bool
+        `[clips]`) route gradients: where False, that clip's visual or motion features are constants (VQA² stage 1
+        trains the tower on images and the motion path on videos). A count that does not match is a ValueError naming
+        kind, clip, placeholders and features.
         """
         embeds = self.get_input_embeddings()(input_ids)
         video_slots = input_ids == self.config.video_token_index

@@ -4,7 +4,7 @@ Shapes: T motion frames, C fast-path channels (256 at full size), H x W pixels.
 
 Departs from the released code: that code runs the whole two-path network and uses only the fast output; lateral links
 run from fast to slow, so the fast path alone gives the same numbers (facts: difference 0.0) at a fraction of the cost.
-Parameter names are those of the released checkpoints (`feature_extraction.{i}.multipathway_blocks.1...`). BatchNorm runs
+Parameter names are those of the released checkpoints (`feature_extraction.{i}.multipathway_blocks.1`). BatchNorm runs
 on stored statistics unless `train_batchnorm` is set: with one clip per forward, batch statistics would make a clip's
 features depend on itself and drift in a frozen tower.
 """

@@ -1,4 +1,4 @@
-"""Trainer callbacks: progress with time left, metrics as JSON lines, the first-step audit, checkpoints that survive a kill."""
+"""Trainer callbacks: progress with time left, metrics as JSON lines, the first-step audit, whole checkpoints."""
 
 import json
 import shutil

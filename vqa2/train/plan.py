@@ -105,7 +105,8 @@ def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
         if not jobs[0].spec.train_missing:
             raise ConfigError(
                 f"{jobs[0].after}: stage {jobs[0].label} starts from {before.label}, which is not there; "
-                f"run `python train.py stage={before.label} preset={before.spec.preset} name={before.spec.name}` first or set stage.init_from"
+                f"run `python train.py stage={before.label} preset={before.spec.preset} "
+                f"name={before.spec.name}` first or set stage.init_from"
             )
         jobs.insert(0, before)
     return jobs

@@ -117,7 +117,7 @@ class Grpo:
 
 
 def _kept(context: Context, resumed: str | None, measure) -> dict[str, float]:
-    """The numbers before training, kept on disk: a resumed run starts from trained weights and must not measure them."""
+    """The numbers before training, kept on disk: a resumed run starts from trained weights."""
     path = context.run.dir / "held_out_before.json"
     if not (resumed and path.is_file()):
         path.write_text(json.dumps(measure()), encoding="utf-8")
