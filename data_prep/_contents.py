@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from vqa2.core.errors import DataError
 
@@ -116,7 +116,7 @@ def _checker(rng: np.random.Generator) -> np.ndarray:
 def _voronoi(rng: np.random.Generator) -> np.ndarray:
     points, colors = rng.uniform(0, 1, (90, 2)), rng.uniform(0, 1, (90, 3))
     x, y = _grid()
-    nearest = ((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2).argmin(-1)
+    nearest = spatial.KDTree(points).query(np.stack([x, y], -1))[1]
     return 0.85 * colors[nearest] + 0.15 * _fractal(rng)[..., None]
 
 

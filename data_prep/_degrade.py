@@ -5,6 +5,7 @@ fluctuates) and `shake` (the camera trembles; made when the scene is rendered), 
 Compression is done by real codecs in data_prep/_encode.py; here it is the identity.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -47,12 +48,20 @@ def _spatial_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarr
 
 
 def _motion_blur(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    """Averages shifted copies along one direction, 1 to 11 px long."""
+    """Averages shifted copies along one direction, 1 to 11 px long; edges repeat."""
     length, angle = 1 + 10 * s, rng.uniform(0, np.pi)
     taps = np.linspace(-length / 2, length / 2, 2 * int(length) + 1)
-    # Whole-clip shifts by linear interpolation; edges repeat.
-    moved = [ndimage.shift(x, (0, d * np.sin(angle), d * np.cos(angle), 0), order=1, mode="nearest") for d in taps]
-    return np.mean(moved, 0)
+    # A shift by linear interpolation is four weighted whole-pixel shifts; those of all taps are added up once.
+    weights: Counter[tuple[int, int]] = Counter()
+    for dy, dx in zip(taps * np.sin(angle), taps * np.cos(angle)):
+        row, column = int(np.floor(dy)), int(np.floor(dx))
+        for i, u in ((0, 1 - (dy - row)), (1, dy - row)):
+            for j, v in ((0, 1 - (dx - column)), (1, dx - column)):
+                weights[row + i, column + j] += u * v / len(taps)
+    reach = int(length / 2) + 2
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    height, width = x.shape[1:3]
+    return sum(w * padded[:, reach - i :, reach - j :][:, :height, :width] for (i, j), w in weights.items() if w)
 
 
 def _noise(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:

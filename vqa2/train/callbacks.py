@@ -72,15 +72,18 @@ class JsonlLog(TrainerCallback):
 
 
 class AuditFirstStep(TrainerCallback):
-    """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?"""
+    """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?
 
-    def __init__(self, audit: Audit, used: set[str], say) -> None:
-        self.audit, self.used, self.say = audit, used, say
+    `ready` tells whether there has been a gradient yet: GRPO has none while all completions of a group earn the same.
+    """
+
+    def __init__(self, audit: Audit, used: set[str], say, ready=lambda: True) -> None:
+        self.audit, self.used, self.say, self.ready = audit, used, say, ready
         self.result: dict[str, bool] | None = None
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
         # Warm-up makes the rate of the very first step zero: nothing can move there.
-        if self.result is not None or state.global_step < (2 if args.warmup_steps else 1):
+        if self.result is not None or state.global_step < (2 if args.warmup_steps else 1) or not self.ready():
             return
         self.result = self.audit.check(model, self.used)
         moved = ", ".join(part for part, yes in self.result.items() if yes)

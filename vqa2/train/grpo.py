@@ -81,6 +81,7 @@ class GRPOTrainer(Trainer):
             callbacks=[Rewind(self.table), *(callbacks or ())],
         )
         self.reference = self._frozen_copy() if args.beta else None
+        self.has_signal = False
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._reset_sums()
 
@@ -140,6 +141,7 @@ class GRPOTrainer(Trainer):
         one, so its log-probabilities are the detached ones."""
         assert not return_outputs
         assert num_items_in_batch is not None
+        self.has_signal = bool(inputs["advantages"].any())
         reference = None
         with self.accelerator.autocast():
             logps, entropy = forward_through(model, self.model, inputs, self.args.temperature)

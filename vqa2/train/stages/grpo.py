@@ -110,7 +110,7 @@ class Grpo:
         for callback in (
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
-            AuditFirstStep(Audit(model, self.tune), used, say),
+            AuditFirstStep(Audit(model, self.tune), used, say, lambda: trainer.has_signal),
         ):
             trainer.add_callback(callback)
         return trainer
