@@ -130,9 +130,10 @@ def test_a_run_folder_tells_configuration_versions_git_and_seed(base):
     assert "commit" in environment["git"]
 
 
-def test_an_unreadable_clip_stops_the_run_once_and_is_left_out_then(data_root, tmp_path, base):
-    root = tmp_path / "data"
-    shutil.copytree(data_root, root)
+def test_an_unreadable_clip_stops_the_run_once_and_is_left_out_then(data_root, tmp_path, base, monkeypatch):
+    shutil.copytree(data_root, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    root = Path("data")
     row = read_jsonl(root / "scoring_ugc.train.jsonl", Instruction)[0]
     (root / row.media).write_bytes(b"")
     more = ("stage.optim.epochs=1", "stage.optim.max_steps=-1")

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.records import Instruction, read_jsonl
+from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
 from vqa2.data.video import Quarantine
@@ -104,7 +104,7 @@ def usable_rows(context: Context, sets: dict[str, float], split: str) -> tuple[l
     root = Path(context.spec.data.root)
     rows = load_rows(root, sets, split, context.spec.seed)
     bad = Quarantine.read(root / QUARANTINE)
-    kept = [r for r in rows if r.media is None or str(root / r.media) not in bad]
+    kept = [r for r in rows if not bad or r.media is None or str(inside(root, r.media)) not in bad]
     if not kept:
         raise DataError(f"{root}: every row of {', '.join(sets)} is quarantined")
     return kept, len(rows) - len(kept)
