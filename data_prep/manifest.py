@@ -1,9 +1,9 @@
-"""What makes a set traceable: its manifest, and the check that no content crosses the split."""
+"""What makes a set traceable: its manifest, and the checks that no content crosses the split and no row is stale."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,35 @@ def check_split(clips: Sequence[Clip]) -> None:
                 raise DataError(f"{clip.id}: content {content!r} lies in both splits, {seen[content]} and {clip.split}")
 
 
-def write_manifest(root: Path, key: str, splits: Mapping[str, Sequence[Instruction]], made: Mapping[str, Any]) -> None:
-    """`<key>.manifest.json`: what `made` says (source, seed, exclusions), git state, counts and hashes of one set."""
-    files = [f"{key}.{split}.jsonl" for split in splits]
-    manifest = {
-        "set": key,
-        **made,
-        "git": git_state(),
+def check_media(root: Path, sets: Set[str], media: str) -> None:
+    """Refuses to put other media under sets that are not written again: their rows would tell of files now gone."""
+    stale = []
+    for path in sorted(root.glob("*.manifest.json")):
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if old["set"] not in sets and old.get("media") != media:
+            stale.append(old["set"])
+    if stale:
+        raise DataError(f"{root}: {', '.join(stale)} there tell of other media; use set=all or another out=<folder>")
+
+
+def counts_of(splits: Mapping[str, Sequence[Instruction]]) -> dict[str, Any]:
+    """Rows, kinds and tasks per split."""
+    return {
         "rows": {split: len(rows) for split, rows in splits.items()},
         "kinds": {split: dict(Counter(r.kind for r in rows)) for split, rows in splits.items()},
         "tasks": {split: dict(Counter(r.task for r in rows)) for split, rows in splits.items()},
+    }
+
+
+def write_manifest(
+    root: Path, key: str, files: Sequence[str], counts: Mapping[str, Any], made: Mapping[str, Any]
+) -> None:
+    """`<key>.manifest.json`: what `made` says (source, seed, media, exclusions), git state, counts, hashes of `files`."""
+    manifest = {
+        "set": key,
+        **made,
+        **counts,
+        "git": git_state(),
         "sha256": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files},
         "media_sha256": hashlib.sha256((root / "media" / "index.json").read_bytes()).hexdigest(),
     }

@@ -1,6 +1,7 @@
 """Runs a source and its set writers: media, clips, instruction sets, benchmark and manifests under one data root."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._build import making
-from data_prep.manifest import check_split, write_manifest
+from data_prep.manifest import check_media, check_split, counts_of, write_manifest
 from vqa2.core.config import build, spec
-from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, write_jsonl
 from vqa2.core.run import fingerprint
 
@@ -34,20 +34,20 @@ class DataPrepRun:
 def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     """Makes or completes the data root; returns the summary that it also writes as `prepared.json`.
 
-    Media files that are already what they should be are reused. The summary is absent while the root is being made.
+    Media files that are already what they should be are reused. While the root is being made there is no summary.
     """
     root, console = Path(run.out), Console(stderr=True, highlight=False, soft_wrap=True)
     source = build("source", run.source, "source")
     writers = {key: build("set", values, f"sets.{key}") for key, values in run.sets.items()}
     media = fingerprint([run.source, run.seed, making()])
-    _check_root(root, set(writers), media)
+    check_media(root, set(writers), media)
     clips, excluded, reused = _clips(source, run, console if progress else None)
     check_split(clips)
     write_jsonl(root / "clips.jsonl", clips)
-    made = {"source": run.source["name"], "seed": run.seed, "excluded": [list(e) for e in excluded]}
+    made = {"source": run.source["name"], "seed": run.seed, "media": media, "excluded": [list(e) for e in excluded]}
     counts = {key: _write_set(root, key, writer, clips, made) for key, writer in writers.items()}
     config = fingerprint([run.source, run.sets, run.seed])
-    summary = {**made, "clips": len(clips), "sets": counts, "config": config, "media": media}
+    summary = {**made, "clips": len(clips), "sets": counts, "config": config}
     (root / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if progress:
         rows = ", ".join(f"{key} {'+'.join(str(n) for n in splits.values())}" for key, splits in counts.items())
@@ -55,18 +55,6 @@ def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
         for name, reason in excluded:
             console.print(f"excluded: {name}: {reason}", markup=False)
     return summary
-
-
-def _check_root(root: Path, sets: set[str], media: str) -> None:
-    """Refuses to put new media under sets that tell of others; takes the old summary away."""
-    marker = root / MARKER
-    if not marker.is_file():
-        return
-    old = json.loads(marker.read_text(encoding="utf-8"))
-    stale = sorted(set(old["sets"]) - sets)
-    if stale and old.get("media") != media:
-        raise DataError(f"{root}: {', '.join(stale)} there tell of other media; use set=all or another out=<folder>")
-    marker.unlink()
 
 
 def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list[Clip], list[tuple[str, str]], int]:
@@ -77,6 +65,8 @@ def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list
         task = bar.add_task("clips", total=None)
 
         def advance(done: int, total: int) -> None:
+            if not counts:
+                (Path(run.out) / MARKER).unlink(missing_ok=True)
             counts.append(done)
             bar.update(task, completed=done, total=total)
 
@@ -90,9 +80,12 @@ def _write_set(root: Path, key: str, writer: Any, clips: list[Clip], made: dict[
         path = root / "benchmark" / "qbench_video.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-        return {"test": len(records)}
-    splits = writer.write(clips, made["seed"])
-    for split, rows in splits.items():
-        write_jsonl(root / f"{key}.{split}.jsonl", rows)
-    write_manifest(root, key, splits, made)
-    return {split: len(rows) for split, rows in splits.items()}
+        counts = {"rows": {"test": len(records)}, "kinds": {"test": dict(Counter(r["question_type"] for r in records))}}
+        files = [path.relative_to(root).as_posix()]
+    else:
+        splits = writer.write(clips, made["seed"])
+        for split, rows in splits.items():
+            write_jsonl(root / f"{key}.{split}.jsonl", rows)
+        counts, files = counts_of(splits), [f"{key}.{split}.jsonl" for split in splits]
+    write_manifest(root, key, files, counts, made)
+    return counts["rows"]
