@@ -100,6 +100,14 @@ def test_stage_one_trains_the_tower_on_images_and_the_motion_path_on_videos(data
     assert not any("language_model" in k for k in moved["spatial"] | moved["temporal"])
 
 
+def test_an_empty_learn_from_means_all_kinds(data_root, tmp_path, base):
+    made = weights(run("distortion", data_root, tmp_path, f"stage.init_from={base / 'model'}",
+                       "~stage.sets.distortion_spatial", "stage.tune.learn_from={vision: [], motion: []}"))  # fmt: skip
+    moved = {k for k, v in weights(base).items() if not torch.equal(v, made[k])}
+    assert any("vision_tower.embeddings.patch" in k for k in moved)
+    assert any("motion_tower.feature" in k for k in moved)
+
+
 def test_missing_predecessors_are_planned_in_tiny_and_named_in_paper(data_root, tmp_path):
     def compose(*more):
         return lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, *more)])

@@ -104,7 +104,8 @@ class Collator:
         }
         kinds = [r.kind for r in rows if r.media is not None]
         for part, key in (("vision", "vision_grad"), ("motion", "motion_grad")):
-            if kinds and part in self.learn_from:
+            # An empty list means all kinds: then no gradient is routed.
+            if kinds and self.learn_from.get(part):
                 batch[key] = torch.tensor([kind in self.learn_from[part] for kind in kinds])
         return batch
 
