@@ -1,7 +1,8 @@
 """The questions of the embedded data: one bank for the understanding set, the language base and the benchmark.
 
 A `Facts` describes one clip in the words of the answers; every question is a pure function of facts, the distortions of
-the clips it is asked about and a generator. No question can be answered better than by chance from its text alone.
+the clips it is asked about and a generator. What a question's text alone gives away is kept close to chance, see
+docs/data.md.
 """
 
 from collections.abc import Sequence

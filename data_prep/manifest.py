@@ -48,7 +48,7 @@ def counts_of(splits: Mapping[str, Sequence[Instruction]]) -> dict[str, Any]:
 def write_manifest(
     root: Path, key: str, files: Sequence[str], counts: Mapping[str, Any], made: Mapping[str, Any]
 ) -> None:
-    """`<key>.manifest.json`: what `made` says (source, seed, media, exclusions), git state, counts, hashes of `files`."""
+    """`<key>.manifest.json`: what `made` says (source, seed, media, exclusions), git, counts, hashes of `files`."""
     manifest = {
         "set": key,
         **made,

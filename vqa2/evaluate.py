@@ -79,7 +79,8 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         out = home / "eval" / key
         page.reports.append(_run(benchmark, predictor, out, key))
         _collect(page, benchmark, read_answers(out / ANSWERS), key, made)
-    console = Console()
+    # Into a file or a pipe the table keeps its columns; a terminal has its own width.
+    console = Console() if Console().is_terminal else Console(width=160)
     console.print(table(page.reports))
     write_markdown(home / "eval" / "report.md", page.reports)
     summary = RunSummary(
@@ -103,8 +104,10 @@ def _resolved(made: EvalRun, key: str, home: Path, ensure: Callable[[str], None]
         return made.predictor
     if key not in made.stages:
         raise ConfigError(f"stages.{key}: required, or name a model folder with predictor.folder=...")
-    ensure(made.stages[key])
-    return {**made.predictor, "folder": str(home / made.stages[key] / "model")}
+    stage = made.stages[key]
+    if not (home / stage / DONE).is_file():
+        ensure(stage)
+    return {**made.predictor, "folder": str(home / stage / "model")}
 
 
 def _run(benchmark, predictor, out: Path, key: str) -> Report:

@@ -98,7 +98,7 @@ def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
         first = decode_run(compose, None)
         return [_job(label, compose) for label in first.chain]
     jobs = [_job(wanted, compose)]
-    while jobs[0].after is not None:
+    while jobs[0].after is not None and jobs[0].run.state != "done":
         before = _job(jobs[0].after.parent.name, compose)
         if before.run.state == "done":
             break
