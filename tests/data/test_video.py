@@ -1,5 +1,6 @@
 """Video reading: the released sampling, exact pixels, rotation, three backends, and every way a file can be broken."""
 
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,11 @@ def test_a_deadline_ends_every_read(tmp_path, monkeypatch):
     with pytest.raises(MediaError, match="deadline of 0.2 s"):
         read_video(tmp_path / "a", (4, 4), (4, 4), spec(deadline_s=0.2, backend="decord"))
     assert time.monotonic() - started < 3
+
+
+def test_a_media_error_crosses_processes_whole():
+    err = pickle.loads(pickle.dumps(MediaError("a.mp4", "empty file (0 bytes)")))
+    assert (str(err), err.path, err.reason) == ("a.mp4: empty file (0 bytes)", "a.mp4", "empty file (0 bytes)")
 
 
 def test_the_quarantine_list_keeps_each_file_once(tmp_path):

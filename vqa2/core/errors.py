@@ -19,3 +19,7 @@ class MediaError(UserError):
     def __init__(self, path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = str(path), reason
+
+    def __reduce__(self):
+        # Raised in decoding workers, it must survive the way to the parent process with both its parts.
+        return type(self), (self.path, self.reason)
