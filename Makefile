@@ -9,7 +9,7 @@ benchmark ?= qbench-video
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval table ablation test test-all lint format bench clean
+.PHONY: help setup demo train eval table ablation test test-all lint format parity bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ lint: setup ## ruff: rules and format
 format: setup ## ruff: mend format and imports
 	$(RUN) -m ruff check --fix -q .
 	$(RUN) -m ruff format -q .
+
+parity: setup ## differences from the official code, stage by stage (needs ../shared/data/reference)
+	$(RUN) tests/model/reference.py
 
 bench: setup ## timing comparisons, each a ratio of two sides in one run
 	$(RUN) benchmarks/decode.py

@@ -1,4 +1,4 @@
-"""The `vqa2` command: score, describe and ask. Training and evaluation are train.py and eval.py."""
+"""The `vqa2` command: score, describe, ask and convert. Training and evaluation are train.py and eval.py."""
 
 import csv
 import sys
@@ -64,6 +64,23 @@ def describe(target: Path, model: MODEL = "runs/tiny/understanding", device: DEV
 def ask(target: Path, question: str, model: MODEL = "runs/tiny/understanding", device: DEVICE = "cpu") -> None:
     """Answers a question about one clip."""
     out.print(_load(model, device).ask(target, question), markup=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="a released VQA², one of ours, or a stock LLaVA-OneVision (or hub id)")],
+    target: Annotated[Path, typer.Argument(help="new folder to write")],
+    slowfast: Annotated[Path | None, typer.Option(help="SlowFast-R50 weights, for a stock LLaVA-OneVision")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="folder of the tokenizer, where source has none")] = None,
+    layout: Annotated[str, typer.Option(help="token layout of a model made from stock weights")] = "interleaved",
+) -> None:
+    """Converts a checkpoint; what becomes of every tensor is written to TARGET/conversion.json."""
+    from vqa2.model.convert import convert as run
+
+    report = run(source, target, slowfast, tokenizer, layout)
+    for outcome, count in report.counts().items():
+        out.print(f"{count:6d} {outcome}")
+    out.print(f"written: {target}")
 
 
 def _load(folder: str, device: str):
