@@ -150,6 +150,63 @@ def test_chunks_with_halo_equal_the_whole():
     assert torch.allclose(tower.fast_features(frames), whole, atol=1e-5)
 
 
+def test_pixels_and_floats_are_the_same_clip():
+    torch.manual_seed(0)
+    tower = MotionTower(MotionConfig(image_size=32, stem_channels=4, depths=[1, 1], chunk_frames=8)).eval()
+    pixels = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(tower(pixels, [20]), tower(pixels.float().div(127.5).sub(1), [20]))
+
+
+def test_more_frames_than_positions_are_an_error_or_stretched_as_asked():
+    config = MotionConfig(image_size=32, stem_channels=4, depths=[1, 1], max_positions=8)
+    tower = MotionTower(config).eval()
+    frames = torch.rand(20, 3, 32, 32)
+    with pytest.raises(ConfigError, match="20 motion frames, but 8 learned positions.*positions=interpolate"):
+        tower(frames, [20])
+    config.positions = "interpolate"
+    learned = tower.position_embedding.weight
+    stretched = tower.positions(20)
+    assert torch.equal(tower.positions(8), learned)
+    assert torch.allclose(stretched[[0, -1]], learned[[0, -1]])
+    assert torch.allclose(tower.positions(15)[::2], learned, atol=1e-6)
+    assert tower(frames, [20]).shape == (20, config.hidden_size)
+
+
+def test_checkpointing_covers_all_three_towers_and_keeps_the_gradients(small):
+    model, processor = small
+    batch = inputs(processor, [clip(0), clip(1)])
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+        return {k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    blocks = ("vision_tower.encoder.layers.0.mlp", "motion_tower.feature_extraction.1", "language_model.layers.0.mlp")
+    runs = dict.fromkeys(blocks, 0)
+    for name in runs:
+
+        def count(*_, name=name):
+            runs[name] += 1
+
+        model.model.get_submodule(name).register_forward_pre_hook(count)
+    again = gradients()
+    assert set(runs.values()) == {2}, f"each tower runs again in the backward pass: {runs}"
+    assert plain.keys() == again.keys()
+    assert all(torch.allclose(plain[k], again[k], atol=1e-6) for k in plain)
+
+
+def test_weights_in_bfloat16_take_the_same_batch(small):
+    model, processor = small
+    batch = inputs(processor, [clip(0)])
+    full = model.eval()(**batch).logits
+    half = model.to(torch.bfloat16)(**batch).logits
+    assert half.dtype == torch.bfloat16
+    assert torch.nn.functional.cosine_similarity(full.flatten(), half.float().flatten(), dim=0) > 0.99
+
+
 def test_batchnorm_runs_on_stored_statistics_unless_told_otherwise():
     tower = MotionTower(MotionConfig(stem_channels=4, depths=[1, 1])).train()
     before = tower.feature_extraction[0].multipathway_blocks["1"].norm.running_mean.clone()

@@ -49,7 +49,7 @@ def from_stock(folder: Path, slowfast: Path, target: Path, layout: Layout) -> Re
     return report
 
 
-_MOTION_SIZES = ("image_size", "stem_channels", "depths", "max_positions", "chunk_frames")
+_MOTION_SIZES = ("image_size", "stem_channels", "depths", "max_positions", "chunk_frames", "positions")
 
 
 def _is_motion(name: str) -> bool:

@@ -18,13 +18,15 @@ from vqa2.model.processing import VQA2Processor, level_ids, train_tokenizer
 
 @spec
 class MotionSpec:
-    """Fast path of SlowFast: frame side in px, channels of the stem, blocks per stage, learned positions, chunk."""
+    """Fast path of SlowFast: frame side in px, channels of the stem, blocks per stage, learned positions, chunk;
+    `positions`: what a clip of more frames than `max_positions` is."""
 
     image_size: Annotated[int, Ge(16)]
     stem_channels: Annotated[int, Ge(1)]
     depths: tuple[Annotated[int, Ge(1)], ...]
     max_positions: Annotated[int, Ge(4)]
     chunk_frames: Annotated[int, Ge(4)]
+    positions: Literal["error", "interpolate"]
 
 
 @spec
@@ -97,6 +99,7 @@ def _config(model: ModelSpec, tokenizer) -> VQA2Config:
             "depths": list(model.motion.depths),
             "max_positions": model.motion.max_positions,
             "chunk_frames": model.motion.chunk_frames,
+            "positions": model.motion.positions,
         },
     }
     if model.weights is None:

@@ -71,7 +71,8 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
 
     def visual_tokens(self, key_frames: Tensor) -> Tensor:
         """`[ΣK,3,H,W] -> [ΣK,N,D]`: last hidden state before the post-norm, projected, pooled 2x2."""
-        hidden = self.vision_tower(key_frames, output_hidden_states=True, return_dict=True).hidden_states[-1]
+        pixels = key_frames.to(self.image_newline.dtype)
+        hidden = self.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states[-1]
         return self.apply_pooling(self.multi_modal_projector(hidden))
 
     def motion_tokens(self, motion_frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
@@ -116,8 +117,8 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         """Per clip: visual tokens with the closing newline `[K·N+1,D]` and motion tokens `[T,D]`. Clips are told apart
         by `clip_sizes [clips,2]` = (K, T)."""
         keys, lengths = clip_sizes[:, 0].tolist(), clip_sizes[:, 1].tolist()
-        newline = self.image_newline[None].to(key_frames.dtype)
         frames = self.visual_tokens(key_frames).split(keys)
+        newline = self.image_newline[None].to(frames[0].dtype)
         visual = [torch.cat((f.flatten(0, 1), newline)) for f in frames]
         learn = None if motion_grad is None else motion_grad.tolist()
         return visual, list(self.motion_tokens(motion_frames, lengths, learn).split(lengths))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 
+from vqa2.core.errors import ConfigError
+
 
 class MotionConfig(PreTrainedConfig):
     """Sizes of the fast path. The defaults are SlowFast-R50 8x8 with alpha = 4, as VQA² uses it."""
@@ -24,6 +26,7 @@ class MotionConfig(PreTrainedConfig):
     depths: list | tuple = (3, 4, 6, 3)
     max_positions: int = 2000
     chunk_frames: int = 256
+    positions: str = "error"
 
     @property
     def hidden_size(self) -> int:
@@ -119,6 +122,8 @@ class MotionTower(nn.Module):
         self.feature_extraction = nn.ModuleList(_FastOnly(b) for b in blocks)
         self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
         self.train_batchnorm = False
+        # The library's switch: gradient_checkpointing_enable() sets it, and the function beside it.
+        self.gradient_checkpointing = False
 
     def train(self, mode: bool = True) -> "MotionTower":
         super().train(mode)
@@ -143,21 +148,40 @@ class MotionTower(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _features(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            # Bytes become numbers here, chunk by chunk: a minute at 60 fps would be 6 GB of float32 at 384 px.
+            x = x.to(self.position_embedding.weight.dtype).div_(127.5).sub_(1.0)
         for block in self.feature_extraction:
-            x = block(x)
+            if self.gradient_checkpointing and self.training:
+                x = self._gradient_checkpointing_func(block, x)
+            else:
+                x = block(x)
         return x.mean((3, 4)).transpose(1, 2)
 
+    def positions(self, length: int) -> Tensor:
+        """`[T,C]` of a clip of T frames. Beyond the learned `max_positions`: a ConfigError, or with
+        `positions: interpolate` all learned positions stretched linearly over the clip (no released model was trained
+        so; order is kept, distance is not)."""
+        learned = self.position_embedding.weight
+        if length <= len(learned):
+            return learned[:length]
+        if self.config.positions == "error":
+            raise ConfigError(
+                f"{length} motion frames, but {len(learned)} learned positions: cut the clip, or set "
+                "model.motion.positions=interpolate"
+            )
+        stretched = nn.functional.interpolate(learned.T[None], size=length, mode="linear", align_corners=True)
+        return stretched[0].T
+
     def forward(self, frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
-        """`frames [ΣT,3,H,W]` of clips with `lengths` frames each -> `[ΣT,C]`, clip after clip.
+        """`frames [ΣT,3,H,W]` (uint8 pixels, or floats in [-1, 1]) of clips with `lengths` frames each -> `[ΣT,C]`,
+        clip after clip.
 
         Clips are never padded in time (temporal convolutions would read the padding); clips of equal length share a
-        forward pass. More frames than positions is an error that the reader raises first. `learn`: clips that may
-        update trained BatchNorm statistics (stills must not: they would drag them away from moving clips).
+        forward pass. `learn`: clips that may update trained BatchNorm statistics (stills must not: they would drag
+        them away from moving clips).
         """
         assert sum(lengths) == frames.shape[0], f"{frames.shape[0]} motion frames for lengths {lengths}"
-        assert max(lengths) <= self.config.max_positions, (
-            f"{max(lengths)} frames, {self.config.max_positions} positions"
-        )
         clips = frames.split(lengths)
         out: list[Tensor | None] = [None] * len(clips)
         flags = learn or [True] * len(clips)
@@ -165,7 +189,7 @@ class MotionTower(nn.Module):
             members = [i for i, key in enumerate(zip(lengths, flags)) if key == (length, flag)]
             self._set_batchnorm(self.training and self.train_batchnorm and flag)
             batch = torch.stack([clips[i] for i in members]).transpose(1, 2)
-            features = self.fast_features(batch) + self.position_embedding.weight[:length]
+            features = self.fast_features(batch) + self.positions(length)
             for row, i in enumerate(members):
                 out[i] = features[row]
         self._set_batchnorm(self.training and self.train_batchnorm)

@@ -97,19 +97,20 @@ class VQA2Processor(ProcessorMixin):
         return lay_out(turns, slots, self.tokens, self.tokenizer, where)
 
     def media(self, videos: Sequence[Video]) -> dict[str, Tensor]:
-        """`key_frames [ΣK,3,H,W]`, `motion_frames [ΣT,3,h,w]` (normalized float32) and `clip_sizes [clips,2]`."""
+        """`key_frames [ΣK,3,H,W]` (float32 in [-1, 1]), `motion_frames [ΣT,3,h,w]` (uint8; the motion tower makes
+        numbers of them chunk by chunk) and `clip_sizes [clips,2]`."""
         if not videos:
             return {}
         return {
-            "key_frames": _normalize([v.key for v in videos]),
-            "motion_frames": _normalize([v.motion for v in videos]),
+            "key_frames": _frames([v.key for v in videos]).float().div_(127.5).sub_(1.0),
+            "motion_frames": _frames([v.motion for v in videos]),
             "clip_sizes": torch.tensor([[len(v.key), len(v.motion)] for v in videos]),
         }
 
 
-def _normalize(frames: Sequence) -> Tensor:
-    x = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2)
-    return x.float().div_(127.5).sub_(1.0)
+def _frames(clips: Sequence[np.ndarray]) -> Tensor:
+    """uint8 `[T,H,W,3]` each -> `[ΣT,3,H,W]`."""
+    return torch.from_numpy(np.concatenate(clips)).permute(0, 3, 1, 2)
 
 
 AutoProcessor.register(VQA2Config, VQA2Processor)
