@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt
 from peft import LoraConfig
-from peft.tuners.lora import LoraModel
+from peft.tuners.lora import LoraLayer, LoraModel
 from torch import nn
 
 from vqa2.core.config import spec
@@ -66,10 +66,9 @@ def part_of(name: str) -> str:
     raise AssertionError(f"parameter {name} belongs to no part")
 
 
-def apply_policy(model: nn.Module, tune: Tune) -> LoraModel | None:
-    """Sets `requires_grad` by the policy and injects LoRA in place; returns the tuner that can merge it."""
+def apply_policy(model: nn.Module, tune: Tune) -> None:
+    """Sets `requires_grad` by the policy and injects LoRA in place; see `merged_state` for the way back."""
     lora_parts = [part for part, policy in tune.parts.items() if policy == "lora"]
-    tuner = None
     if lora_parts:
         targets = [
             name
@@ -79,18 +78,25 @@ def apply_policy(model: nn.Module, tune: Tune) -> LoraModel | None:
         config = LoraConfig(
             r=tune.lora.rank, lora_alpha=tune.lora.alpha, lora_dropout=tune.lora.dropout, target_modules=targets
         )
-        tuner = LoraModel(model, config, "default")
+        LoraModel(model, config, "default")
     for name, parameter in model.named_parameters():
         policy = tune.parts[part_of(name)]
         parameter.requires_grad_(policy == "full" or (policy == "lora" and "lora_" in name))
     model.model.motion_tower.train_batchnorm = tune.motion_batchnorm == "train"
-    return tuner
 
 
-def merge_lora(tuner: LoraModel | None) -> None:
-    """Folds LoRA into the base weights, in place, so that the saved model is a plain one."""
-    if tuner is not None:
-        tuner.merge_and_unload()
+def merged_state(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state` of a model with LoRA under the plain model's names, the adapters folded into the weights they adapt.
+
+    Works on the state dict and not in the model, whose own weights may be partitioned over processes (ZeRO-3).
+    """
+    merged = {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            down, up = (state[f"{name}.lora_{side}.default.weight"].float() for side in "AB")
+            weight = merged[f"{name}.weight"]
+            merged[f"{name}.weight"] = (weight.float() + layer.scaling["default"] * up @ down).to(weight.dtype)
+    return merged
 
 
 def parameter_groups(model: nn.Module, tune: Tune, weight_decay: float) -> list[dict]:
@@ -116,17 +122,25 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 class Audit:
-    """Did the parts that should move move, and did the others stay? Compares strided samples of every tensor."""
+    """Did the parts that should move move, and did the others stay? Compares strided samples of every tensor.
+
+    Under ZeRO-3 each rank looks at its own partition of every tensor.
+    """
 
     SAMPLES = 4096
 
-    def __init__(self, model: nn.Module, tune: Tune) -> None:
+    def __init__(self, tune: Tune) -> None:
         self.tune = tune
+        self.before: dict[str, torch.Tensor] = {}
+
+    def start(self, model: nn.Module) -> None:
+        """Remembers the weights; to be called when the engine has placed them."""
         self.before = dict(self._samples(model.named_parameters()))
 
     def _samples(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterable[tuple[str, torch.Tensor]]:
         for name, parameter in parameters:
-            flat = parameter.detach().reshape(-1)
+            # DeepSpeed's own mark of a partitioned parameter, whose whole value is empty between uses.
+            flat = (parameter.ds_tensor if hasattr(parameter, "ds_id") else parameter).detach().reshape(-1)
             yield name, flat[:: max(1, flat.numel() // self.SAMPLES)].clone()
 
     def moved(self, model: nn.Module) -> dict[str, bool]:

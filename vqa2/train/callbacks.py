@@ -81,6 +81,9 @@ class AuditFirstStep(TrainerCallback):
         self.audit, self.used, self.say, self.ready = audit, used, say, ready
         self.result: dict[str, bool] | None = None
 
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        self.audit.start(model)
+
     def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
         # Warm-up makes the rate of the very first step zero: nothing can move there.
         if self.result is not None or state.global_step < (2 if args.warmup_steps else 1) or not self.ready():

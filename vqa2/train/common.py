@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
@@ -14,7 +14,7 @@ from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
 from vqa2.data.video import Quarantine
 from vqa2.model.build import build
-from vqa2.model.tune import count_parameters
+from vqa2.model.tune import count_parameters, merged_state
 from vqa2.train.plan import Context
 
 
@@ -118,11 +118,14 @@ def report_parts(model) -> dict[str, dict[str, int]]:
     return {part: {"trainable": train, "total": total} for part, (train, total) in counts.items()}
 
 
-def save_model(model, processor, folder: Path) -> None:
-    """Weights (safetensors) and processor, written beside and renamed, so that a kill leaves no half model."""
+def save_model(trainer: Trainer, processor, folder: Path) -> None:
+    """Weights (safetensors, LoRA folded in) and processor, written beside and renamed, so that a kill leaves no half
+    model. Under ZeRO-3 every rank must come here: the partitions are gathered onto rank 0."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank() == 0:
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         part = folder.with_name(folder.name + ".part")
-        model.save_pretrained(part)
+        model.save_pretrained(part, state_dict=merged_state(model, state))
         processor.save_pretrained(part)
         part.replace(folder)
 

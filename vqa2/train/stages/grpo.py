@@ -13,7 +13,7 @@ from trl import GRPOConfig
 from vqa2.core.config import build, register, spec
 from vqa2.core.run import say
 from vqa2.data.dataset import Collator
-from vqa2.model.tune import Audit, Tune, apply_policy, merge_lora, parameter_groups
+from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
 from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
 from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
@@ -61,7 +61,7 @@ class Grpo:
         rows, quarantined = usable_rows(context, self.sets, "train")
         held_out, _ = usable_rows(context, self.sets, "test")
         model, processor = starting_model(context)
-        tuner = apply_policy(model, self.tune)
+        apply_policy(model, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
         held_out = held_out[: self.eval_prompts]
@@ -71,8 +71,7 @@ class Grpo:
         result = trainer.train(resume_from_checkpoint=resumed)
         after = trainer.evaluate_rewards(held_out, context.spec.seed)
         say(f"held-out reward after: {after['reward']:.3f}")
-        merge_lora(tuner)
-        save_model(trainer.accelerator.unwrap_model(model), processor, context.run.dir / "model")
+        save_model(trainer, processor, context.run.dir / "model")
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -110,7 +109,7 @@ class Grpo:
         for callback in (
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
-            AuditFirstStep(Audit(model, self.tune), used, say, lambda: trainer.has_signal),
+            AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),
         ):
             trainer.add_callback(callback)
         return trainer

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from vqa2.core.config import register
 from vqa2.core.run import say
 from vqa2.data.dataset import Collator, as_dataset
-from vqa2.model.tune import Audit, Tune, apply_policy, merge_lora, parameter_groups
+from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
 from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
 from vqa2.train.common import (
     Optim,
@@ -70,13 +70,12 @@ class Sft:
         set_seed(context.spec.seed)
         rows, quarantined = usable_rows(context, self.sets, "train")
         model, processor = starting_model(context)
-        tuner = apply_policy(model, self.tune)
+        apply_policy(model, self.tune)
         parts = report_parts(model)
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
         result = trainer.train(resume_from_checkpoint=last_checkpoint(context.run.dir))
-        merge_lora(tuner)
-        save_model(trainer.accelerator.unwrap_model(model), processor, context.run.dir / "model")
+        save_model(trainer, processor, context.run.dir / "model")
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -101,7 +100,7 @@ class Sft:
         )
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
-        audit = AuditFirstStep(Audit(model, self.tune), trainer.used, say)
+        audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
         for callback in (RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
             trainer.add_callback(callback)
         return trainer
