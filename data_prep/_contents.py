@@ -65,16 +65,27 @@ def picture(name: str) -> np.ndarray:
     if family in TEXTURES:
         rng = np.random.default_rng([sum(map(ord, family)), int(variant or 0)])
         return (np.clip(TEXTURES[family](rng), 0, 1) * 255).round().astype(np.uint8)
-    relative = {**COLOR_PHOTOS, **GRAY_PHOTOS}[name]
+    relative = {**COLOR_PHOTOS, **GRAY_PHOTOS}[family]
     package, _, rest = relative.partition("/")
     spec = find_spec(package)
     path = Path(spec.origin).parent / rest if spec and spec.origin else Path(relative)
     if not path.is_file():
-        raise DataError(f"{path}: photograph {name!r} is missing from the installed {package}; reinstall it")
+        raise DataError(f"{path}: photograph {family!r} is missing from the installed {package}; reinstall it")
     image = Image.open(path).convert("RGB")
     # Bounded so that a crop window of any picture shows structure, not a flat patch of a huge photograph.
     image.thumbnail((640, 640), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return _varied(np.asarray(image), int(variant)) if variant else np.asarray(image)
+
+
+def _varied(pixels: np.ndarray, number: int) -> np.ndarray:
+    """A photograph turned, mirrored, with its color channels exchanged and a mild gamma."""
+    rng = np.random.default_rng(number)
+    turned = np.rot90(pixels, rng.integers(4))
+    if rng.random() < 0.5:
+        turned = turned[:, ::-1]
+    turned = turned[..., rng.permutation(3)]
+    gamma = np.exp(rng.uniform(-0.3, 0.3))
+    return (255 * (turned / 255.0) ** gamma).round().astype(np.uint8)
 
 
 _SIDE = 448

@@ -125,9 +125,11 @@ def _flicker(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _stutter(x: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    """Frames are held for 2 to 8 intervals, then motion jumps ahead; frame rate and duration stay."""
-    hold = round(2 + 6 * s)
-    return x[np.arange(len(x)) // hold * hold]
+    """A share of the frames, 2 to 9 of 10, never arrives: the last one stays instead; frame rate and duration stay."""
+    lost = round((0.2 + 0.7 * s) * (len(x) - 1))
+    shown = np.arange(len(x))
+    shown[rng.choice(np.arange(1, len(x)), lost, replace=False)] = 0
+    return x[np.maximum.accumulate(shown)]
 
 
 _METHODS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {

@@ -39,7 +39,7 @@ def draw_scene(
         angle=float(rng.uniform(-8, 8)),
         heading=float(rng.uniform(0, 2 * np.pi)),
         center=(float(rng.uniform(0.35, 0.65)), float(rng.uniform(0.35, 0.65))),
-        span=float(rng.uniform(0.45, 0.8)),
+        span=float(rng.uniform(0.35, 0.9)),
         shake_px=float(rng.uniform(0, shake_px)),
         foreground=bool(rng.random() < foreground),
         seed=int(rng.integers(2**31)),

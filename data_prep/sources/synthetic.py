@@ -67,7 +67,8 @@ class Synthetic:
             pool = [c for c in pools[split] if (c.color or variant not in COLOR) and (c.origin == "CG") == drawn]
             content = pool[int(rng.integers(len(pool)))]
             # Every procedural clip gets a texture of its own; its family decides the split.
-            number = f"#{rng.integers(1_000_000)}" if content.origin == "CG" else ""
+            varied = content.origin == "CG" or split == "train"
+            number = f"#{rng.integers(1_000_000 if content.origin == 'CG' else 24)}" if varied else ""
             other = pools[split][int(rng.integers(len(pools[split])))]
             # Held frames of a picture that does not move look like any others.
             scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground, moving=variant == "stutter")

@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevis
 
 from vqa2.core.errors import ConfigError
 from vqa2.data.video import Video
-from vqa2.model.build import load_stock, whitened_dct_
+from vqa2.model.build import load_stock, temporal_dct_, whitened_dct_
 from vqa2.model.modeling import VQA2ForConditionalGeneration
 from vqa2.model.motion import MotionConfig, MotionTower
 
@@ -230,3 +230,19 @@ def test_whitened_dct_shows_fine_structure_as_strongly_as_brightness():
     norms = weight.flatten(1).norm(dim=1)
     assert norms[0] == pytest.approx(2.0, rel=1e-4)
     assert norms[-1] > 8 * norms[0]
+
+
+def test_a_temporal_stem_sees_change_and_no_still_picture(small):
+    weight = torch.empty(8, 3, 5, 7, 7)
+    temporal_dct_(weight)
+    still = torch.rand(1, 3, 1, 24, 24).expand(-1, -1, 12, -1, -1)
+    inside = torch.nn.functional.conv3d(still, weight)
+    assert inside.abs().max() < 1e-5
+    moving = torch.cat([torch.roll(still[:, :, :1], t, 4) for t in range(12)], 2)
+    assert torch.nn.functional.conv3d(moving, weight).abs().amax((0, 2, 3, 4)).min() > 0.1
+    flat = weight.flatten(1)
+    assert torch.allclose(flat @ flat.T, torch.eye(8), atol=1e-5), "eight different patterns of unit norm"
+    model, _ = small
+    stem = model.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight
+    temporal_dct_(weight)
+    assert torch.equal(stem, weight[: len(stem)])

@@ -33,8 +33,8 @@ class MotionSpec:
 class ModelSpec:
     """`weights`: a hub id or folder of LLaVA-OneVision in transformers' form, or null for random weights of
     `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config), the patch embedding then starting from a
-    whitened DCT of gain `patch_gain`. `tokenizer`: hub id or folder, or null
-    to train one of `vocab_size` on the set texts. `dtype` is the type of the weights."""
+    whitened DCT of gain `patch_gain` and the motion stem from a temporal DCT. `tokenizer`: hub id or folder, or null to
+    train one of `vocab_size` on the set texts. `dtype` is the type of the weights."""
 
     weights: str | None
     tokenizer: str | None
@@ -60,6 +60,7 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
     if model.weights is None:
         network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
         whitened_dct_(network.model.vision_tower.embeddings.patch_embedding.weight.data, model.patch_gain)
+        temporal_dct_(network.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight.data)
     else:
         network = load_stock(model.weights, config, dtype, model.attention)
     network.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -168,3 +169,25 @@ def whitened_dct_(weight: torch.Tensor, gain: float) -> None:
         _, axis, i, j = ranked[row * (len(ranked) - 1) // max(1, width - 1)]
         pattern = torch.outer(basis[i], basis[j]) * gain * (1 + math.hypot(i, j))
         weight[row] = axes[axis][:, None, None] * pattern
+
+
+def temporal_dct_(weight: torch.Tensor) -> None:
+    """Fills a random motion stem `[c,3,t,h,w]` with luma patterns that vary in time: DCT frequencies 1 to t - 1 in
+    turn, each over ever finer space.
+
+    A still picture is nearly all that a random filter sees of a clip. Held frames and shake show in differences between
+    frames, and this stem sees nothing else (measured: docs/training.md).
+    """
+    channels, _, frames, height, width = weight.shape
+    luma = torch.nn.functional.normalize(torch.tensor([0.299, 0.587, 0.114]), dim=0)
+    for row in range(channels):
+        fine, k = divmod(row, frames - 1)
+        time = _cosine(frames, k + 1)
+        space = torch.outer(_cosine(height, fine % height), _cosine(width, fine % width))
+        weight[row] = torch.einsum("c,t,hw->cthw", luma, time, space)
+
+
+def _cosine(length: int, frequency: int) -> torch.Tensor:
+    """One DCT-II pattern of unit norm, `[length]`."""
+    pattern = torch.cos(math.pi * (torch.arange(length) + 0.5) * frequency / length)
+    return torch.nn.functional.normalize(pattern, dim=0)
