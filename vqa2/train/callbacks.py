@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from vqa2.core.errors import ConfigError
 from vqa2.core.run import rank
 from vqa2.model.tune import Audit
 
@@ -92,6 +93,22 @@ class AuditFirstStep(TrainerCallback):
         moved = ", ".join(part for part, yes in self.result.items() if yes)
         stayed = ", ".join(part for part, yes in self.result.items() if not yes)
         self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}")
+
+
+class EngineStarted(TrainerCallback):
+    """Before the first step: is the model in the engine that the configuration asks for? Launchers have been seen to
+    fall back to plain data parallelism without a word."""
+
+    def __init__(self, trainer, deepspeed: bool) -> None:
+        self.trainer, self.deepspeed = trainer, deepspeed
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        found = type(self.trainer.model_wrapped).__name__
+        if self.deepspeed and found != "DeepSpeedEngine":
+            raise ConfigError(
+                f"engine: DeepSpeed is asked for but the model runs as {found}; start with torchrun or accelerate's "
+                "configuration file"
+            )
 
 
 def last_checkpoint(folder: Path) -> str | None:

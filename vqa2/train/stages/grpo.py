@@ -14,7 +14,14 @@ from vqa2.core.config import build, register, spec
 from vqa2.core.run import say
 from vqa2.data.dataset import Collator
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
-from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
+from vqa2.train.callbacks import (
+    AuditFirstStep,
+    EngineStarted,
+    JsonlLog,
+    RichProgress,
+    last_checkpoint,
+    remove_checkpoints,
+)
 from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
 from vqa2.train.plan import Context
@@ -107,6 +114,7 @@ class Grpo:
         trainer.remove_callback(PrinterCallback)
         used = {part for part, policy in self.tune.parts.items() if policy != "frozen"}
         for callback in (
+            EngineStarted(trainer, context.spec.engine.deepspeed is not None),
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
             AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),

@@ -15,7 +15,14 @@ from vqa2.core.config import register
 from vqa2.core.run import say
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
-from vqa2.train.callbacks import AuditFirstStep, JsonlLog, RichProgress, last_checkpoint, remove_checkpoints
+from vqa2.train.callbacks import (
+    AuditFirstStep,
+    EngineStarted,
+    JsonlLog,
+    RichProgress,
+    last_checkpoint,
+    remove_checkpoints,
+)
 from vqa2.train.common import (
     Optim,
     kinds,
@@ -101,6 +108,7 @@ class Sft:
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
         audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
-        for callback in (RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
+        engine = EngineStarted(trainer, context.spec.engine.deepspeed is not None)
+        for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
             trainer.add_callback(callback)
         return trainer
