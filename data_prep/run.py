@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from rich.console import Console
@@ -16,6 +16,7 @@ from vqa2.core.records import Clip, write_jsonl
 from vqa2.core.run import fingerprint
 
 MARKER = "prepared.json"
+Standing = Literal["absent", "incomplete", "other", "complete"]
 
 
 @spec
@@ -29,6 +30,18 @@ class DataPrepRun:
     out: str
     seed: Annotated[int, Ge(0)]
     workers: Annotated[int, Ge(1)]
+
+
+def standing(run: DataPrepRun) -> Standing:
+    """How the data root compares with what `run` would write: `absent`, `incomplete` (sets are missing), `other` (made
+    by other settings or code) or `complete`."""
+    path = Path(run.out) / MARKER
+    if not path.is_file():
+        return "absent"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["media"] != fingerprint([run.source, run.seed, making()]):
+        return "other"
+    return "complete" if set(run.sets) <= set(found["sets"]) else "incomplete"
 
 
 def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Preparing a data root: bad values are one line, files are reused only while they are right, nothing goes stale."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Clip, read_jsonl
 from vqa2.launch import composed
+from vqa2.train.data import DataSpec, ensure_data
 
 NONE = [f"source.recipe.{k}=[0,0]" for k in ("stills", "spatial_videos", "clean_videos", "streaming")]
 TINY = [*NONE, "source.recipe.temporal_videos=[1,1]", "sets.base.rows=[2,1]", "workers=1",
@@ -117,3 +119,23 @@ def test_a_gray_still_folder_gets_no_color_distortion_and_no_stutter(tmp_path):
     left_out = ("still-oversaturation-000", "still-desaturation-000", "stutter-000")
     assert names == {f"{split}-{name}" for split in ("train", "test") for name in left_out}
     assert all(reason.startswith("no content of the") for _, reason in summary["excluded"])
+
+
+def test_training_completes_a_root_that_lacks_sets_and_leaves_another_one_alone(tmp_path, capsys):
+    root = tmp_path / "root"
+    command = shlex.join(["python", "-m", "data_prep", *TINY])
+    data = DataSpec(root=str(root), prepare=True, command=command, decode_cache_mb=0)
+    ensure_data(data, composed)
+    whole = {p.name for p in root.glob("*.jsonl")}
+    marker = json.loads((root / MARKER).read_text())
+    del marker["sets"]["base"]
+    (root / MARKER).write_text(json.dumps(marker))
+    (root / "base.train.jsonl").unlink()
+    ensure_data(data, composed)
+    assert {p.name for p in root.glob("*.jsonl")} == whole
+    assert capsys.readouterr().err.count("used as it is") == 0
+    marker["media"] = "older"
+    (root / MARKER).write_text(json.dumps(marker))
+    ensure_data(data, composed)
+    assert "was made by other settings or code" in capsys.readouterr().err.replace("\n", " ")
+    assert json.loads((root / MARKER).read_text())["media"] == "older"

@@ -6,7 +6,8 @@ from model_clips import clip, inputs
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevisionForConditionalGeneration
 
-from vqa2.core.errors import ConfigError
+from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.records import Turn
 from vqa2.data.video import Video
 from vqa2.model.build import load_stock, temporal_dct_, whitened_dct_
 from vqa2.model.modeling import VQA2ForConditionalGeneration
@@ -246,3 +247,35 @@ def test_a_temporal_stem_sees_change_and_no_still_picture(small):
     stem = model.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight
     temporal_dct_(weight)
     assert torch.equal(stem, weight[: len(stem)])
+
+
+def test_rows_too_long_lose_key_frames_evenly_and_nothing_else(small):
+    """Text, motion frames and their order stay; the answer is whole; the loss of key frames is counted."""
+    _, processor = small
+    long = clip(0, keys=8, motion=32)
+    turns = (Turn(user="<video>\nHow good?", assistant="The quality of this video is high."),)
+    whole = processor.example(turns, long, "row")
+    processor.max_length = len(whole.input_ids) - 9
+    kept = processor.fit(turns, long, "row")
+    assert kept.dropped == 3
+    assert kept.key_times.tolist() == [0, 2, 4, 5, 7]
+    short = processor.example(turns, kept, "row")
+    assert len(short.input_ids) <= processor.max_length
+    assert [i for i in short.labels if i != -100] == [i for i in whole.labels if i != -100]
+    video, motion = processor.tokenizer.convert_tokens_to_ids(["<video>", "<motion>"])
+    assert [i for i in short.input_ids if i != video] == [i for i in whole.input_ids if i != video]
+    assert short.input_ids.count(motion) == 32
+    assert kept.motion_second.tolist() == [0] * 8 + [1] * 8 + [2] * 4 + [3] * 8 + [4] * 4
+    assert processor.fit(turns, kept, "row") is kept
+
+
+def test_rows_that_cannot_fit_are_one_line(small):
+    _, processor = small
+    processor.max_length = 20
+    turns = (Turn(user="<video>\nHow good?", assistant="fine."),)
+    with pytest.raises(
+        DataError, match="^row: text, one key frame and motion frames take more than model.max_length=20"
+    ):
+        processor.fit(turns, clip(0), "row")
+    with pytest.raises(DataError, match="^row: the text takes more"):
+        processor.fit((Turn(user="word " * 30, assistant="fine."),), None, "row")

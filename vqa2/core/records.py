@@ -88,13 +88,15 @@ class Query:
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A predictor's reply. Exactly one of (`text`, `score01`) and `error` is set; `levels` are the probabilities of
-    high, good, fair, poor, low. A failure is never replaced by a value."""
+    high, good, fair, poor, low. A failure is never replaced by a value. `dropped_key_frames`: how many a clip lost so
+    that its prompt fits the model."""
 
     id: str
     text: str | None = None
     score01: float | None = None
     levels: tuple[float, ...] | None = None
     error: str | None = None
+    dropped_key_frames: int = 0
 
 
 class Predictor(Protocol):

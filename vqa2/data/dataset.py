@@ -3,7 +3,7 @@
 Shapes: B rows, L tokens, K key frames, T motion frames. See vqa2/data/layout.py for token order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,9 +67,11 @@ class Collator:
         return batch
 
     def read(self, row: Instruction) -> Video | None:
-        """The decoded clip of a row, None for text rows."""
-        if row.media is None:
-            return None
+        """The decoded clip of a row, with as many key frames as fit the model; None for text rows."""
+        return self.processor.fit(row.turns, None if row.media is None else self._decoded(row), row.id)
+
+    def _decoded(self, row: Instruction) -> Video:
+        assert row.media is not None
         if row.media not in self._cache:
             image, motion = self.processor.image_size, self.processor.motion_size
             path = inside(self.root, row.media)
@@ -85,13 +87,10 @@ class Collator:
             self._cache[row.media] = video
         return self._cache[row.media]
 
-    def collate(
-        self, rows: Sequence[Instruction], perturb: Callable[[Video, Instruction], Video] | None = None
-    ) -> dict[str, Any]:
-        """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) and `rows`."""
-        videos = [self.read(row) for row in rows]
-        if perturb is not None:
-            videos = [v if v is None else perturb(v, row) for v, row in zip(videos, rows)]
+    def collate(self, rows: Sequence[Instruction], videos: Sequence[Video | None] | None = None) -> dict[str, Any]:
+        """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) , `rows`, and how many
+        key frames too long rows have lost. `videos`: the clips of the rows where they are read already."""
+        videos = [self.read(row) for row in rows] if videos is None else videos
         examples = [self.processor.example(r.turns, v, r.id) for r, v in zip(rows, videos)]
         length = max(len(e.input_ids) for e in examples)
         pad = self.processor.tokenizer.pad_token_id
@@ -101,6 +100,7 @@ class Collator:
             "labels": self._pad([e.labels for e in examples], length, IGNORE),
             **self.processor.media([v for v in videos if v is not None]),
             "rows": list(rows),
+            "dropped_key_frames": sum(v.dropped for v in videos if v is not None),
         }
         kinds = [r.kind for r in rows if r.media is not None]
         for part, key in (("vision", "vision_grad"), ("motion", "motion_grad")):

@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +44,7 @@ class VideoSpec:
 @dataclass(frozen=True)
 class Video:
     """A decoded clip: `key [K,H,W,3]`, `motion [T,h,w,3]`, their times in seconds and, for each motion frame, the
-    second (index of the key frame) it belongs to."""
+    second (index of the key frame) it belongs to. `dropped`: key frames left out by `thinned`."""
 
     key: np.ndarray
     motion: np.ndarray
@@ -53,6 +53,16 @@ class Video:
     motion_second: np.ndarray
     fps: float
     path: str
+    dropped: int = 0
+
+
+def thinned(video: Video, keep: int) -> Video:
+    """The clip with `keep` of its key frames, evenly spread, the first among them. Motion frames all stay, each
+    belonging to the last kept key frame before it: a gap in them would look like stutter."""
+    index = np.linspace(0, len(video.key) - 1, keep).round().astype(int)
+    second = np.searchsorted(index, video.motion_second, side="right") - 1
+    dropped = video.dropped + len(video.key) - keep
+    return replace(video, key=video.key[index], key_times=video.key_times[index], motion_second=second, dropped=dropped)
 
 
 @dataclass(frozen=True)

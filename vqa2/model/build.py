@@ -34,7 +34,8 @@ class ModelSpec:
     """`weights`: a hub id or folder of LLaVA-OneVision in transformers' form, or null for random weights of
     `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config), the patch embedding then starting from a
     whitened DCT of gain `patch_gain` and the motion stem from a temporal DCT. `tokenizer`: hub id or folder, or null to
-    train one of `vocab_size` on the set texts. `dtype` is the type of the weights."""
+    train one of `vocab_size` on the set texts. `max_length`: tokens of a row; a longer
+    one loses key frames. `dtype` is the type of the weights."""
 
     weights: str | None
     tokenizer: str | None
@@ -46,6 +47,7 @@ class ModelSpec:
     layout: Layout
     use_motion: bool
     system: str
+    max_length: Annotated[int, Ge(64)]
     dtype: Literal["float32", "bfloat16"]
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     video: VideoSpec
@@ -73,6 +75,7 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
         layout=model.layout,
         use_motion=model.use_motion,
         system=model.system,
+        max_length=model.max_length,
     )
     return network, processor
 

@@ -46,8 +46,8 @@ class ModelPredictor:
         """Greedy answers; an unreadable file gives an Answer with `error`."""
         read = {q.id: self._guard(q, lambda q, v: (q, v)) for q in queries}
         good = [item for item in read.values() if not isinstance(item, Answer)]
-        texts = dict(zip((q.id for q, _ in good), self._generate(good))) if good else {}
-        return [Answer(id=q.id, text=texts[q.id]) if q.id in texts else read[q.id] for q in queries]
+        made = {a.id: a for a in self._generate(good)} if good else {}
+        return [made.get(q.id, read[q.id]) for q in queries]
 
     def _guard(self, query: Query, fn):
         try:
@@ -59,9 +59,12 @@ class ModelPredictor:
         image, motion = self.processor.image_size, self.processor.motion_size
         return read_media(query.path, query.kind, (image, image), (motion, motion), self.video)
 
-    def _ids(self, query: Query, question: str, video: Video, begun: str) -> list[int]:
-        example = self.processor.example((Turn(user=question, assistant=""),), video, query.id)
-        return example.input_ids + self.processor.tokenizer.encode(begun, add_special_tokens=False)
+    def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
+        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+        turns = (Turn(user=question, assistant=""),)
+        video = self.processor.fit(turns, video, query.id)
+        ids = self.processor.example(turns, video, query.id).input_ids
+        return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
@@ -70,26 +73,30 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def _score(self, query: Query, video: Video) -> Answer:
-        ids = self._ids(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
+        ids, video = self._prompt(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
         inputs = torch.tensor([ids], device=self.device)
         logits = self.model(inputs, logits_to_keep=1, **self._media([video])).logits[0, -1]
         levels = logits[self._levels].float().softmax(-1).tolist()
-        return Answer(id=query.id, score01=level_score(levels), levels=tuple(levels))
+        return Answer(id=query.id, score01=level_score(levels), levels=tuple(levels), dropped_key_frames=video.dropped)
 
-    def _generate(self, items: Sequence[tuple[Query, Video]]) -> list[str]:
+    def _generate(self, items: Sequence[tuple[Query, Video]]) -> list[Answer]:
         for query, _ in items:
             if query.question is None:
                 raise ConfigError(f"{query.id}: a question is needed to answer")
-        prompts = [self._ids(query, query.question, video, "") for query, video in items]
+        prompts, videos = zip(*[self._prompt(query, query.question, video, "") for query, video in items])
         length, pad = max(map(len, prompts)), self.processor.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=self.device)
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        media = self._media([video for _, video in items])
+        media = self._media(videos)
         new = self.model.generate(
             ids, attention_mask=mask, do_sample=False, max_new_tokens=self.max_new_tokens, **media
         )
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
-        return [text.split(END)[0].replace(PAD, "").strip() for text in texts]
+        texts = [text.split(END)[0].replace(PAD, "").strip() for text in texts]
+        return [
+            Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
+            for (query, _), video, text in zip(items, videos, texts)
+        ]
 
 
 def kind_of(path: Path) -> Kind:

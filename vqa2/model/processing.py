@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.processing_utils import ProcessorMixin
 
-from vqa2.core.errors import ConfigError
+from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Turn
 from vqa2.core.scale import LEVELS
 from vqa2.data.layout import Example, Slots, Tokens, lay_out
-from vqa2.data.video import Video
+from vqa2.data.video import Video, thinned
 from vqa2.model.modeling import VQA2Config
 
 END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
@@ -59,7 +59,8 @@ def level_ids(tokenizer) -> list[int]:
 class VQA2Processor(ProcessorMixin):
     """Tokenizer, token layout and frame normalization. Saved and loaded with the model; in AutoProcessor.
 
-    `image_size`, `motion_size` in px (square); `fps_divisor`-free: sampling is the reader's (one key frame a second).
+    `image_size`, `motion_size` in px (square); sampling is the reader's (one key frame a second). `max_length`: tokens
+    of a row, see `fit`.
     """
 
     attributes = ["tokenizer"]
@@ -74,9 +75,11 @@ class VQA2Processor(ProcessorMixin):
         layout: str = "interleaved",
         use_motion: bool = True,
         system: str = "You are a helpful assistant.",
+        max_length: int = 10000,
         **kwargs,
     ) -> None:
         super().__init__(tokenizer)
+        self.max_length = max_length
         self.image_size, self.motion_size, self.tokens_per_frame = image_size, motion_size, tokens_per_frame
         self.layout, self.use_motion, self.system = layout, use_motion, system
 
@@ -95,6 +98,21 @@ class VQA2Processor(ProcessorMixin):
                 motion_second=tuple(video.motion_second.tolist()),
             )
         return lay_out(turns, slots, self.tokens, self.tokenizer, where)
+
+    def fit(self, turns: Sequence[Turn], video: Video | None, where: str) -> Video | None:
+        """The clip with as many key frames as fit beside the text within `max_length` tokens.
+
+        Key frames go, evenly over the clip; never motion frames, question or answer (the released code cuts the end
+        off, where both stand). A row that cannot fit so is a DataError.
+        """
+        over = len(self.example(turns, video, where).input_ids) - self.max_length
+        if over <= 0:
+            return video
+        keep = 0 if video is None else len(video.key) - -(-over // self.tokens_per_frame)
+        if video is None or keep < 1:
+            what = "the text takes" if video is None else "text, one key frame and motion frames take"
+            raise DataError(f"{where}: {what} more than model.max_length={self.max_length} tokens; shorten it")
+        return thinned(video, keep)
 
     def media(self, videos: Sequence[Video]) -> dict[str, Tensor]:
         """`key_frames [ΣK,3,H,W]` (float32 in [-1, 1]), `motion_frames [ΣT,3,h,w]` (uint8; the motion tower makes

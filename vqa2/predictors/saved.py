@@ -18,7 +18,7 @@ from vqa2.core.errors import DataError
 from vqa2.core.records import Answer, Query
 
 _ANSWER = TypeAdapter(Answer)
-_KEYS = {"id", "text", "score01", "levels", "error", "item"}
+_KEYS = {"id", "text", "score01", "levels", "error", "item", "dropped_key_frames"}
 
 
 @register("predictor", "saved")
@@ -95,6 +95,9 @@ def _merged(old: Answer | None, new: Answer, where: str) -> Answer:
         return new
     values = asdict(old)
     for key, value in asdict(new).items():
+        if key == "dropped_key_frames":
+            values[key] = max(value, values[key])  # the texts of both rows differ in length
+            continue
         if value is None or value == values[key]:
             continue
         if values[key] is not None and key != "error":

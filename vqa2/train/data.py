@@ -1,15 +1,16 @@
 """Makes the data a run needs where it may (`data.prepare`), and says what to type where it may not."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from data_prep.run import MARKER, DataPrepRun, prepare
+from data_prep.run import MARKER, DataPrepRun, prepare, standing
 from vqa2.core.config import decode, spec
 from vqa2.core.errors import DataError
-from vqa2.core.run import rank
+from vqa2.core.run import rank, say
 
 
 @spec
@@ -24,13 +25,21 @@ class DataSpec:
 
 
 def ensure_data(data: DataSpec, compose: Callable[[str, list[str]], dict[str, Any]]) -> None:
-    """Nothing where the data root is complete; else runs data_prep in this process (rank 0) or raises DataError."""
+    """Nothing where the data root is complete; else runs data_prep in this process (rank 0) or raises DataError.
+
+    A root that other settings or older code made is used as it is, and said so: it may well be meant.
+    """
     root = Path(data.root)
-    if (root / MARKER).is_file():
-        return
     if not data.prepare:
-        raise DataError(f"{root}: no prepared data; run `{data.command}` first")
+        if not (root / MARKER).is_file():
+            raise DataError(f"{root}: no prepared data; run `{data.command}` first")
+        return
+    run = decode(DataPrepRun, compose("data_prep", [*shlex.split(data.command)[3:], f"out={root}"]), "data_prep")
+    found = standing(run)
+    if found == "other":
+        say(f"data: {root} was made by other settings or code than `{data.command}` has now; used as it is")
+    if found in ("complete", "other"):
+        return
     if rank() != 0:
         raise DataError(f"{root}: no prepared data; run `{data.command}` before starting several processes")
-    overrides = [*data.command.split()[3:], f"out={root}"]
-    prepare(decode(DataPrepRun, compose("data_prep", overrides), "data_prep"), progress=True)
+    prepare(run, progress=True)

@@ -42,6 +42,7 @@ class SftTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.tune = tune
         self.used: set[str] = {"lm"}
+        self.dropped_key_frames = 0
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
@@ -51,6 +52,7 @@ class SftTrainer(Trainer):
         return self.optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        self.dropped_key_frames += inputs.pop("dropped_key_frames")
         if "clip_sizes" in inputs:
             clips = torch.ones(len(inputs["clip_sizes"]), dtype=torch.bool)
             if inputs.get("vision_grad", clips).any():
@@ -82,6 +84,8 @@ class Sft:
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
         result = trainer.train(resume_from_checkpoint=last_checkpoint(context.run.dir))
+        if trainer.dropped_key_frames:
+            say(f"{trainer.dropped_key_frames} key frames dropped from rows longer than {processor.max_length} tokens")
         save_model(trainer, processor, context.run.dir / "model")
         remove_checkpoints(context.run.dir)
         return {
@@ -90,6 +94,7 @@ class Sft:
             "seconds": time.monotonic() - started,
             "rows": len(rows),
             "quarantined": quarantined,
+            "dropped_key_frames": trainer.dropped_key_frames,
             "parameters": parts,
         }
 
