@@ -1,6 +1,6 @@
 """A text-only Qwen2 of a few thousand weights with the trainer's `embed` contract, its tokenizer, rows and collator.
 
-Run as a script (`python grpo_toy.py OUT ACCUMULATE`), it trains two optimizer steps and writes its log and weights.
+Run as a script (`python grpo_toy.py OUT ACCUMULATE MAX_TOKENS`), it trains two steps and writes its log and weights.
 """
 
 import json
@@ -16,6 +16,7 @@ from trl import GRPOConfig
 from vqa2.core.config import build
 from vqa2.core.records import Instruction, Turn
 from vqa2.data.video import Video
+from vqa2.train._packed import Packing
 from vqa2.train.grpo import GRPOTrainer
 from vqa2.train.grpo_rewards import TrlReward
 
@@ -41,6 +42,12 @@ class Toy(Qwen2ForCausalLM):
         self.seen += len(input_ids)
         embeds = self.get_input_embeddings()(input_ids)
         return embeds if levels is None else embeds + self.see(levels[:, None, None])
+
+    def encode(self, media, clean=None):
+        return media
+
+    def constants(self, media, encoded):
+        return encoded
 
 
 def toy(seed: int = 0, cls=Toy):
@@ -83,10 +90,11 @@ class ToyCollate:
     def __init__(self) -> None:
         self.tokenizer = tokenizer()
 
-    def collate(self, rows, perturb=None):
-        videos = [clip(16, 2) for _ in rows]
-        if perturb is not None:
-            videos = [perturb(v, r) for v, r in zip(videos, rows)]
+    def read(self, row):
+        return clip(16, 2)
+
+    def collate(self, rows, videos=None):
+        videos = [self.read(row) for row in rows] if videos is None else videos
         ids = [self.tokenizer.encode(r.turns[0].user) for r in rows]
         length = max(map(len, ids))
         return {
@@ -155,7 +163,11 @@ def real_rewards() -> dict:
     return {name: build("reward", {"name": name, "weight": 1.0, **v}, name) for name, v in values.items()}
 
 
-def trainer(out: Path, model=None, rewards=None, data=None, **change) -> GRPOTrainer:
+def packing(max_tokens: int = 4096) -> Packing:
+    return Packing(max_tokens=max_tokens, attention="sdpa")
+
+
+def trainer(out: Path, model=None, rewards=None, data=None, max_tokens: int = 4096, **change) -> GRPOTrainer:
     made = GRPOTrainer(
         model=model if model is not None else toy(),
         args=arguments(out, **change),
@@ -163,14 +175,17 @@ def trainer(out: Path, model=None, rewards=None, data=None, **change) -> GRPOTra
         collate=ToyCollate(),
         rewards=REWARDS if rewards is None else rewards,
         tokenizer=tokenizer(),
+        packing=packing(max_tokens),
     )
     made.pop_callback(next(c for c in made.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
     return made
 
 
-def main(out: Path, accumulate: int) -> None:
+def main(out: Path, accumulate: int, max_tokens: int) -> None:
     torch.set_num_threads(1)
-    made = trainer(out, gradient_accumulation_steps=accumulate, beta=0.05, optim="sgd", max_grad_norm=1e9)
+    made = trainer(
+        out, max_tokens=max_tokens, gradient_accumulation_steps=accumulate, beta=0.05, optim="sgd", max_grad_norm=1e9
+    )
     made.train()
     if made.accelerator.is_main_process:
         # Times differ between runs.
@@ -181,4 +196,4 @@ def main(out: Path, accumulate: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpo_toy
 import pytest
 import torch
-from grpo_toy import REWARDS, ToyCollate, arguments, few_as, real_rewards, rows, tokenizer, toy, trainer
+from grpo_toy import REWARDS, ToyCollate, arguments, few_as, packing, real_rewards, rows, tokenizer, toy, trainer
 from trl.rewards import get_soft_overlong_punishment
 
 import vqa2.train.grpo as grpo
@@ -64,7 +64,22 @@ def test_one_large_micro_batch_equals_several_small(tmp_path, loss_type):
     assert [r["entropy"] for r in logs[0]] == pytest.approx([r["entropy"] for r in logs[1]], rel=1e-5)
 
 
-def start(out: Path, processes: int) -> list[subprocess.Popen]:
+@pytest.mark.parametrize(("loss_type", "beta"), [("dapo", 0.0), ("grpo", 0.1), ("dr_grpo", 0.0), ("bnpo", 0.0)])
+def test_packs_change_nothing(tmp_path, loss_type, beta):
+    """A budget that holds two or three completions of a group, and one that holds every group of the micro-batch."""
+    change = {"loss_type": loss_type, "beta": beta, "optim": "sgd", "max_steps": 2, "per_device_train_batch_size": 8}
+    whole, cut = (trainer(tmp_path / str(n), max_tokens=n, **change) for n in (4096, 20))
+    before = weights(whole)
+    for made in (whole, cut):
+        made.train()
+    assert_same(weights(whole), weights(cut), atol=1e-6)
+    assert max((before[n] - p).abs().max() for n, p in weights(whole).items()) > 1e-4
+    logs = [[row for row in made.state.log_history if "loss" in row] for made in (whole, cut)]
+    for name in ("loss", "entropy", *(["kl"] if beta else [])):
+        assert [r[name] for r in logs[0]] == pytest.approx([r[name] for r in logs[1]], rel=1e-5, abs=1e-6)
+
+
+def start(out: Path, processes: int, max_tokens: int) -> list[subprocess.Popen]:
     """The toy run with one prompt per micro-batch, as that many processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -76,16 +91,17 @@ def start(out: Path, processes: int) -> list[subprocess.Popen]:
         "OMP_NUM_THREADS": "1",
     }
     ranks = [os.environ | shared | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
-    command = [sys.executable, str(TOY), str(out), "1"]
+    command = [sys.executable, str(TOY), str(out), "1", str(max_tokens)]
     return [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in ranks]
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Same prompts in the step, so the same completions, rewards, log rows and weights; groups are not cut."""
+    """Same prompts in the step, so the same completions, rewards, log rows and weights. Two processes cut their groups
+    into packs, as many as their own completions need; one holds each group in one."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    processes = start(tmp_path / "two", 2)
-    grpo_toy.main(tmp_path / "one", 2)
+    processes = start(tmp_path / "two", 2, 14)
+    grpo_toy.main(tmp_path / "one", 2, 4096)
     for process in processes:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err[-3000:]
@@ -233,7 +249,7 @@ def test_optimizer_groups_are_used(tmp_path):
 
     model = toy()
     made = grpo.GRPOTrainer(
-        model, arguments(tmp_path, max_steps=1), rows(), ToyCollate(), REWARDS, tokenizer(), None, groups
+        model, arguments(tmp_path, max_steps=1), rows(), ToyCollate(), REWARDS, tokenizer(), packing(), None, groups
     )
     before = weights(made)
     made.train()

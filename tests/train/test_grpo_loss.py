@@ -151,6 +151,9 @@ def test_a_full_step_equals_trl(oracle, monkeypatch, tmp_path, loss_type, beta):
         "completion_ids": made["completion_ids"],
         "completion_mask": made["completion_mask"],
         "advantages": made["advantages"],
+        "owner": torch.arange(P).repeat_interleave(G),
+        "whole": (P * G, int(made["completion_mask"].sum())),
+        "weight": 1.0,
     }
     loss = ours.compute_loss(ours.model, batch, num_items_in_batch=made["num_items_in_batch"].float())
     loss.backward()

@@ -6,13 +6,13 @@ import pytest
 import torch
 from grpo_toy import ToyCollate, rows, tokenizer, toy
 
+from vqa2.train._grpo_inputs import prompt_batch
+from vqa2.train._packed import completion_logps
 from vqa2.train._rollout import (
     Rollout,
     Sampling,
-    completion_logps,
     pick,
     positions,
-    prompt_batch,
     sample,
     uniforms,
     words,
@@ -26,6 +26,11 @@ def batch_of(some) -> dict:
     made = prompt_batch(ToyCollate().collate(some))
     del made["rows"]
     return made
+
+
+def completions(rollout: Rollout) -> dict:
+    owner = torch.arange(len(rollout.ids) // G).repeat_interleave(G)
+    return {"completion_ids": rollout.ids, "completion_mask": rollout.mask, "owner": owner}
 
 
 def unshared(model, row, numbers, sampling) -> list[int]:
@@ -80,15 +85,14 @@ def test_clips_are_encoded_once_per_prompt():
     model, some = toy().eval(), rows(4)
     rollout = sample(model, batch_of(some), SAMPLING, uniforms((1,), [r.id for r in some], SAMPLING))
     assert model.seen == len(some)
-    completion_logps(model, batch_of(some) | {"completion_ids": rollout.ids, "completion_mask": rollout.mask}, 1.0)
+    completion_logps(model, batch_of(some) | completions(rollout), 1.0, "sdpa")
     assert model.seen == 2 * len(some)
 
 
 def test_logps_equal_those_of_each_sequence_alone():
     model, some = toy().eval(), rows(4)
     rollout = sample(model, batch_of(some), SAMPLING, uniforms((1,), [r.id for r in some], SAMPLING))
-    batch = batch_of(some) | {"completion_ids": rollout.ids, "completion_mask": rollout.mask}
-    logps, entropy = completion_logps(model, batch, 0.8)
+    logps, entropy = completion_logps(model, batch_of(some) | completions(rollout), 0.8, "sdpa")
     for k, ids in enumerate(rollout.lists()):
         alone = batch_of([some[k // G]])
         embeds = model.embed(alone["input_ids"], **alone["media"])

@@ -3,7 +3,7 @@
 Shapes: B rows, L tokens, K key frames, T motion frames. See vqa2/data/layout.py for token order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,13 +85,10 @@ class Collator:
             self._cache[row.media] = video
         return self._cache[row.media]
 
-    def collate(
-        self, rows: Sequence[Instruction], perturb: Callable[[Video, Instruction], Video] | None = None
-    ) -> dict[str, Any]:
-        """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) and `rows`."""
-        videos = [self.read(row) for row in rows]
-        if perturb is not None:
-            videos = [v if v is None else perturb(v, row) for v, row in zip(videos, rows)]
+    def collate(self, rows: Sequence[Instruction], videos: Sequence[Video | None] | None = None) -> dict[str, Any]:
+        """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) and `rows`. `videos`:
+        the clips of the rows where they are read already."""
+        videos = [self.read(row) for row in rows] if videos is None else videos
         examples = [self.processor.example(r.turns, v, r.id) for r, v in zip(rows, videos)]
         length = max(len(e.input_ids) for e in examples)
         pad = self.processor.tokenizer.pad_token_id

@@ -8,6 +8,8 @@ splice repeats or drops features silently); `interleaved` layouts are possible b
 sequence alone (vqa2/data/layout.py). The motion tower is the fast path only (vqa2/model/motion.py).
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, LlavaOnevisionConfig
@@ -71,8 +73,15 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
 
     def visual_tokens(self, key_frames: Tensor) -> Tensor:
         """`[ΣK,3,H,W] -> [ΣK,N,D]`: last hidden state before the post-norm, projected, pooled 2x2."""
+        return self.project(self.see(key_frames))
+
+    def see(self, key_frames: Tensor) -> Tensor:
+        """The vision tower alone: `[ΣK,3,H,W]` -> its last hidden state."""
         pixels = key_frames.to(self.image_newline.dtype)
-        hidden = self.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states[-1]
+        return self.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states[-1]
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """What `see` gives -> `[ΣK,N,D]`."""
         return self.apply_pooling(self.multi_modal_projector(hidden))
 
     def motion_tokens(self, motion_frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
@@ -87,22 +96,31 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         clip_sizes: Tensor | None = None,
         vision_grad: Tensor | None = None,
         motion_grad: Tensor | None = None,
+        key_features: Tensor | None = None,
+        motion_features: Tensor | None = None,
     ) -> Tensor:
         """Token ids with their placeholders replaced by features, in order: `[B,L] -> [B,L,D]`.
 
         `clip_sizes [clips,2]` holds (K, T) of each row that has a clip. `vision_grad` and `motion_grad` (bool
         `[clips]`) route gradients: where False, that clip's visual or motion features are constants (VQA² stage 1
-        trains the tower on images and the motion path on videos). A count that does not match is a ValueError naming
-        kind, clip, placeholders and features.
+        trains the tower on images and the motion path on videos). `key_features` and `motion_features` stand for the
+        frames where the towers have run already (`encode`). A count that does not match is a ValueError naming kind,
+        clip, placeholders and features.
         """
         embeds = self.get_input_embeddings()(input_ids)
         video_slots = input_ids == self.config.video_token_index
         motion_slots = input_ids == self.config.motion_token_index
-        if key_frames is None:
+        if clip_sizes is None:
             if video_slots.any() or motion_slots.any():
                 raise ValueError("placeholders without frames: pass key_frames, motion_frames and clip_sizes")
             return embeds + 0 * self._touch(embeds)
-        visual, motion = self._features(key_frames, motion_frames, clip_sizes, motion_grad)
+        keys, lengths = clip_sizes[:, 0].tolist(), clip_sizes[:, 1].tolist()
+        seen = self.see(key_frames) if key_features is None else key_features
+        visual = self._visual(seen, keys)
+        if motion_features is None:
+            learn = None if motion_grad is None else motion_grad.tolist()
+            motion_features = self.motion_tower.fast(motion_frames, lengths, learn)
+        motion = list(self.motion_projector(self.motion_tower.place(motion_features, lengths)).split(lengths))
         self._check(video_slots, visual, motion_slots, motion)
         if vision_grad is not None:
             visual = _route(visual, vision_grad)
@@ -111,17 +129,45 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         embeds = embeds.masked_scatter(video_slots.unsqueeze(-1), torch.cat(visual).to(embeds.dtype))
         return embeds.masked_scatter(motion_slots.unsqueeze(-1), torch.cat(motion).to(embeds.dtype))
 
-    def _features(
-        self, key_frames: Tensor, motion_frames: Tensor, clip_sizes: Tensor, motion_grad: Tensor | None
-    ) -> tuple[list, list]:
-        """Per clip: visual tokens with the closing newline `[K·N+1,D]` and motion tokens `[T,D]`. Clips are told apart
-        by `clip_sizes [clips,2]` = (K, T)."""
-        keys, lengths = clip_sizes[:, 0].tolist(), clip_sizes[:, 1].tolist()
-        frames = self.visual_tokens(key_frames).split(keys)
-        newline = self.image_newline[None].to(frames[0].dtype)
-        visual = [torch.cat((f.flatten(0, 1), newline)) for f in frames]
-        learn = None if motion_grad is None else motion_grad.tolist()
-        return visual, list(self.motion_tokens(motion_frames, lengths, learn).split(lengths))
+    def _visual(self, seen: Tensor, keys: list[int]) -> list[Tensor]:
+        """Per clip of `keys` key frames: visual tokens with the closing newline `[K·N+1,D]`."""
+        frames = self.project(seen)
+        newline = self.image_newline[None].to(frames.dtype)
+        return [torch.cat((f.flatten(0, 1), newline)) for f in frames.split(keys)]
+
+    @torch.no_grad()
+    def encode(self, media: Mapping[str, Tensor], clean: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Media with frames replaced by what the towers make of them; `embed` takes either.
+
+        Where `media` has `key_source [ΣK]`, its key frames are those of `clean` (encoded) in another order: the vision
+        tower sees only the frames that `media` adds, which count on from the clean ones.
+        """
+        if not media:
+            return {}
+        made = {k: v for k, v in media.items() if k not in ("key_frames", "motion_frames", "key_source")}
+        frames = media["key_frames"]
+        seen = [self.see(frames)] if len(frames) else []
+        if "key_source" in media:
+            assert clean is not None
+            made["key_features"] = torch.cat([clean["key_features"], *seen])[media["key_source"]]
+        else:
+            made["key_features"] = seen[0]
+        lengths = media["clip_sizes"][:, 1].tolist()
+        return made | {"motion_features": self.motion_tower.fast(media["motion_frames"], lengths)}
+
+    def constants(self, media: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a gradient step may take over from `encode`: outputs of frozen towers. A tower with a weight that trains
+        (LoRA included) or statistics that move gets its frames again, and runs with gradients."""
+        made = dict(encoded)
+        if not media:
+            return made
+        motion = self.motion_tower
+        trains = {"key": _trains(self.vision_tower), "motion": _trains(motion.feature_extraction)}
+        trains["motion"] |= motion.train_batchnorm
+        for kind in (k for k, yes in trains.items() if yes):
+            del made[f"{kind}_features"]
+            made[f"{kind}_frames"] = media[f"{kind}_frames"]
+        return made
 
     def _check(self, video_slots: Tensor, visual: list, motion_slots: Tensor, motion: list) -> None:
         for kind, slots, features in (("visual", video_slots, visual), ("motion", motion_slots, motion)):
@@ -147,6 +193,10 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
         return visual.sum() + motion.sum() + self.image_newline.sum()
 
 
+def _trains(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
+
+
 def _route(features: list[Tensor], grad: Tensor) -> list[Tensor]:
     """Detaches the features of clips whose flag is False; the graph stays whole (their gradient is zero)."""
     return [torch.where(flag, f, f.detach()) for f, flag in zip(features, grad)]
@@ -168,6 +218,14 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
     def embed(self, input_ids: Tensor, **media: Tensor) -> Tensor:
         """See `VQA2Model.embed`."""
         return self.model.embed(input_ids, **media)
+
+    def encode(self, media: Mapping[str, Tensor], clean: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """See `VQA2Model.encode`."""
+        return self.model.encode(media, clean)
+
+    def constants(self, media: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `VQA2Model.constants`."""
+        return self.model.constants(media, encoded)
 
     def forward(
         self,

@@ -174,8 +174,15 @@ class MotionTower(nn.Module):
         return stretched[0].T
 
     def forward(self, frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
-        """`frames [ΣT,3,H,W]` (uint8 pixels, or floats in [-1, 1]) of clips with `lengths` frames each -> `[ΣT,C]`,
-        clip after clip.
+        """`frames [ΣT,3,H,W]` of clips with `lengths` frames each -> `[ΣT,C]`, clip after clip."""
+        return self.place(self.fast(frames, lengths, learn), lengths)
+
+    def place(self, features: Tensor, lengths: list[int]) -> Tensor:
+        """Fast features `[ΣT,C]` with the learned position of each frame in its clip."""
+        return features + torch.cat([self.positions(length) for length in lengths])
+
+    def fast(self, frames: Tensor, lengths: list[int], learn: list[bool] | None = None) -> Tensor:
+        """`frames [ΣT,3,H,W]` (uint8 pixels, or floats in [-1, 1]) -> fast features `[ΣT,C]` without positions.
 
         Clips are never padded in time (temporal convolutions would read the padding); clips of equal length share a
         forward pass. `learn`: clips that may update trained BatchNorm statistics (stills must not: they would drag
@@ -189,7 +196,7 @@ class MotionTower(nn.Module):
             members = [i for i, key in enumerate(zip(lengths, flags)) if key == (length, flag)]
             self._set_batchnorm(self.training and self.train_batchnorm and flag)
             batch = torch.stack([clips[i] for i in members]).transpose(1, 2)
-            features = self.fast_features(batch) + self.positions(length)
+            features = self.fast_features(batch)
             for row, i in enumerate(members):
                 out[i] = features[row]
         self._set_batchnorm(self.training and self.train_batchnorm)

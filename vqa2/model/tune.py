@@ -3,7 +3,8 @@
 The parts are closed: every parameter of the model belongs to exactly one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
@@ -97,6 +98,24 @@ def merged_state(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, 
             weight = merged[f"{name}.weight"]
             merged[f"{name}.weight"] = (weight.float() + layer.scaling["default"] * up @ down).to(weight.dtype)
     return merged
+
+
+def only_lora(model: nn.Module) -> bool:
+    """Whether LoRA is all that trains: then the model without it is the model before training."""
+    return all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+@contextmanager
+def without_lora(model: nn.Module) -> Iterator[None]:
+    """The model with its LoRA layers switched off."""
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def parameter_groups(model: nn.Module, tune: Tune, weight_decay: float) -> list[dict]:

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-from vqa2.train._grpo_loss import token_logps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +60,6 @@ class Rollout:
 def words(rollout: Rollout, tokenizer) -> list[str]:
     """The completions as texts, without special tokens."""
     return tokenizer.batch_decode(rollout.lists(), skip_special_tokens=True)
-
-
-def prompt_batch(collated: dict[str, Any]) -> dict[str, Any]:
-    """A collator's batch as `input_ids`, `attention_mask`, `media` (what `embed` takes beside the ids) and `rows`."""
-    known = ("input_ids", "attention_mask", "labels", "rows")
-    media = {key: value for key, value in collated.items() if key not in known}
-    return {key: collated[key] for key in ("input_ids", "attention_mask", "rows")} | {"media": media}
 
 
 def uniforms(key: Sequence[int], prompts: Sequence[str], sampling: Sampling) -> Tensor:
@@ -135,48 +126,3 @@ def pick(scores: Tensor, numbers: Tensor) -> Tensor:
 def positions(mask: Tensor) -> Tensor:
     """Position ids of left-padded sequences: padding does not count."""
     return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def completion_logps(model, batch: dict[str, Any], temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies `[S,C]` of `batch["completion_ids"]`, with gradient where it is on.
-
-    The one place where policy and reference are evaluated: a packed `[prefix, c1 .. cG]` forward replaces it without
-    any other change. Clips are encoded once per prompt; their embeddings are repeated G times.
-    """
-    ids, mask = batch["completion_ids"], batch["completion_mask"]
-    num = len(ids) // len(batch["input_ids"])
-    prompt = model.embed(batch["input_ids"], **batch["media"]).repeat_interleave(num, 0)
-    embeds = torch.cat((prompt, model.get_input_embeddings()(ids).to(prompt.dtype)), 1)
-    attention = torch.cat((batch["attention_mask"].repeat_interleave(num, 0), mask), 1)
-    out = model(
-        inputs_embeds=embeds,
-        attention_mask=attention,
-        position_ids=positions(attention),
-        use_cache=False,
-        logits_to_keep=ids.shape[1] + 1,
-    )
-    return token_logps(out.logits[:, :-1], ids, temperature)
-
-
-def forward_through(
-    wrapper: nn.Module, bare: nn.Module, batch: dict[str, Any], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """`completion_logps` of the model inside `wrapper` (DistributedDataParallel, DeepSpeed), run by the wrapper's
-    forward: gradient reduction and sharding are set up there, and would not notice a call of `embed` on the bare
-    model."""
-    if wrapper is bare:
-        return completion_logps(bare, batch, temperature)
-    own = vars(bare).get("forward")
-
-    def once(inner: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        restore()
-        return completion_logps(bare, inner, temperature)
-
-    def restore() -> None:
-        if own is None:
-            del bare.forward
-        else:
-            bare.forward = own
-
-    bare.forward = once
-    return wrapper(batch)

@@ -17,7 +17,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -34,11 +34,13 @@ from trl.models import prepare_deepspeed, unwrap_model_for_generation
 from vqa2.core.errors import ConfigError
 from vqa2.core.records import Instruction
 from vqa2.core.scale import mos_to_acr
+from vqa2.model.tune import only_lora, without_lora
 from vqa2.rewards.temporal import Temporal
-from vqa2.train._grpo_inputs import Collate, Pairs, check_rows
+from vqa2.train._grpo_inputs import Collate, Pairs, check_rows, prompt_batch
 from vqa2.train._grpo_log import CompletionTable, Record, Rewind, step_metrics
 from vqa2.train._grpo_loss import Tokens, policy_loss, score
-from vqa2.train._rollout import Sampling, forward_through, prompt_batch, sample, uniforms, words
+from vqa2.train._packed import Packing, check_attention, forward_through, kernels, packs_of
+from vqa2.train._rollout import Sampling, sample, uniforms, words
 from vqa2.train.grpo_config import check, loss_settings, sampling_of
 from vqa2.train.grpo_rewards import Reward, reward_parts
 
@@ -61,12 +63,14 @@ class GRPOTrainer(Trainer):
         collate: Collate,
         rewards: dict[str, Reward],
         tokenizer,
+        packing: Packing,
         eval_rows: Sequence[Instruction] | None = None,
         optimizer_groups: Callable[[nn.Module], list[dict]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         check(args, rewards, tokenizer)
         check_rows([*rows, *(eval_rows or ())])
+        self.packing = packing
         self.rewards, self.tokenizer, self.optimizer_groups = rewards, tokenizer, optimizer_groups
         self.weights = torch.tensor([r.weight for r in rewards.values()], dtype=torch.float32)
         self.sampling, self.loss_settings = sampling_of(args, tokenizer), loss_settings(args)
@@ -80,7 +84,9 @@ class GRPOTrainer(Trainer):
             eval_dataset=None if eval_rows is None else list(eval_rows),
             callbacks=[Rewind(self.table), *(callbacks or ())],
         )
-        self.reference = self._frozen_copy() if args.beta else None
+        check_attention(self.model, packing)
+        # With LoRA alone the adapter is switched off instead.
+        self.reference = self._frozen_copy() if args.beta and not only_lora(self.model) else None
         self.has_signal = False
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._reset_sums()
@@ -126,40 +132,84 @@ class GRPOTrainer(Trainer):
         return batches, torch.tensor(counted, dtype=torch.float32, device=device)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """The library's step, timed."""
+        """Forward and backward of a micro-batch, pack by pack; gradients are reduced at its last one."""
         started = time.perf_counter()
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if loss.is_cuda:
-            torch.cuda.synchronize(loss.device)
+        model.train()
+        packs = packs_of(self._prepare_inputs(inputs), self.packing.max_tokens)
+        sizes = self._sizes(inputs)
+        # ZeRO communicates in every pass: all processes do as many, the missing ones with weight zero.
+        count = max(gather_object([len(packs)]))
+        total = torch.zeros((), device=self.args.device)
+        with kernels(self.accelerator.unwrap_model(model), self.packing):
+            for k in range(count):
+                pack = packs[min(k, len(packs) - 1)] | {"whole": sizes, "weight": float(k < len(packs))}
+                with self._reducing(model, last=k == count - 1):
+                    loss = self.compute_loss(model, pack, num_items_in_batch=num_items_in_batch)
+                    self.accelerator.backward(loss, **self._backward_options())
+                total += loss.detach()
+        if total.is_cuda:
+            torch.cuda.synchronize(total.device)
         self._update_s += time.perf_counter() - started
         if self.accelerator.sync_gradients:
             self._flush_sums()
-        return loss
+        return total
+
+    def _backward_options(self) -> dict[str, bool]:
+        """DeepSpeed would divide by the accumulation steps; the loss already is."""
+        return {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+
+    @contextmanager
+    def _reducing(self, model, last: bool) -> Iterator[None]:
+        """Between processes nothing is reduced and DeepSpeed does not step before the last pack."""
+        state, wanted = self.accelerator.gradient_state, self.accelerator.sync_gradients
+        state._set_sync_gradients(wanted and last)
+        try:
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                yield
+        finally:
+            state._set_sync_gradients(wanted)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The micro-batch's share of the step's loss. With one update per rollout the sampling policy is the current
-        one, so its log-probabilities are the detached ones."""
+        """A pack's share of the step's loss. With one update per rollout the sampling policy is the current one, so its
+        log-probabilities are the detached ones."""
         assert not return_outputs
         assert num_items_in_batch is not None
-        self.has_signal = bool(inputs["advantages"].any())
-        reference = None
+        self.has_signal |= bool(inputs["advantages"].any())
+        mask, weight = inputs["completion_mask"], inputs["weight"]
         with self.accelerator.autocast():
-            logps, entropy = forward_through(model, self.model, inputs, self.args.temperature)
-            if self.reference is not None:
-                bare = self.accelerator.unwrap_model(self.reference)
-                with torch.no_grad():
-                    reference, _ = forward_through(self.reference, bare, inputs, self.args.temperature)
-        mask = inputs["completion_mask"]
+            reference = self._reference_logps(model, inputs) if self.args.beta else None
+            logps, entropy = self._logps(model, self.model, inputs)
         tokens = Tokens(
             logps=logps, old_logps=logps.detach(), ref_logps=reference, mask=mask, advantages=inputs["advantages"]
         )
-        micro_batches = self.current_gradient_accumulation_steps
+        # The losses that are means over a micro-batch divide by the pack's own size: scaled to the whole one's.
+        own, whole = self._sizes(inputs), inputs["whole"]
+        share = whole[self.loss_settings.loss_type == "bnpo"] / max(1, own[self.loss_settings.loss_type == "bnpo"])
+        micro_batches = self.current_gradient_accumulation_steps * share
         loss, kl = policy_loss(tokens, self.loss_settings, num_items_in_batch, micro_batches)
-        self._sums["count"] += mask.sum()
-        self._sums["entropy"] += (entropy * mask).sum()
+        self._sums["count"] += weight * mask.sum()
+        self._sums["entropy"] += weight * (entropy * mask).sum()
         if kl is not None:
-            self._sums["kl"] += (kl * mask).sum()
-        return loss
+            self._sums["kl"] += weight * (kl * mask).sum()
+        return loss * weight
+
+    @staticmethod
+    def _sizes(batch: dict[str, Any]) -> tuple[int, int]:
+        """Completions and counted tokens."""
+        return len(batch["completion_mask"]), int(batch["completion_mask"].sum())
+
+    def _logps(self, wrapper, bare, inputs):
+        return forward_through(wrapper, bare, inputs, self.args.temperature, self.packing.attention)
+
+    @torch.no_grad()
+    def _reference_logps(self, model, inputs) -> torch.Tensor:
+        """Log-probabilities before training: of the frozen copy, or of the model without its adapter."""
+        if self.reference is None:
+            with without_lora(self.model):
+                return self._logps(model, self.model, inputs)[0]
+        bare = self.accelerator.unwrap_model(self.reference)
+        with kernels(bare, self.packing):
+            return self._logps(self.reference, bare, inputs)[0]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the steps since the last row to rows of the training loss. A number that was nowhere
@@ -215,11 +265,14 @@ class GRPOTrainer(Trainer):
         """One micro-batch: its tensors with completions, and a record per completion."""
         batch = self._prepare_inputs(prompt_batch(pair["clean"]))
         rows: list[Instruction] = batch.pop("rows")
-        rollout = sample(model, batch, sampling, uniforms((*key, 0), [r.id for r in rows], sampling))
+        encoded = model.encode(batch["media"])
+        numbers = uniforms((*key, 0), [r.id for r in rows], sampling)
+        rollout = sample(model, batch | {"media": encoded}, sampling, numbers)
         perturbed: dict[str, list[str]] = {}
         if pair["disturbed"] is not None:
             other = self._prepare_inputs(prompt_batch(pair["disturbed"]))
             ids = [row.id for row in other.pop("rows")]
+            other["media"] = model.encode(other["media"], encoded)
             texts = words(sample(model, other, sampling, uniforms((*key, 1), ids, sampling)), self.tokenizer)
             perturbed = {i: texts[n * sampling.num : (n + 1) * sampling.num] for n, i in enumerate(ids)}
         mask = rollout.mask
@@ -248,7 +301,12 @@ class GRPOTrainer(Trainer):
                 )
             )
         ]
-        return batch | {"completion_ids": rollout.ids, "completion_mask": mask}, records
+        made = {
+            "completion_ids": rollout.ids,
+            "completion_mask": mask,
+            "owner": torch.arange(len(rows), device=mask.device).repeat_interleave(sampling.num),
+        }
+        return batch | made | {"media": model.constants(batch["media"], encoded)}, records
 
     def _gather(self, records: list[Record]) -> tuple[list[Record], slice]:
         """The records of all processes in order of rank, and where this process's lie."""
@@ -279,7 +337,7 @@ class GRPOTrainer(Trainer):
         """Token means of the optimizer step over all processes."""
         count, entropy, kl = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
         self._metrics["entropy"].append(entropy / max(count, 1.0))
-        if self.reference is not None:
+        if self.args.beta:
             self._metrics["kl"].append(kl / max(count, 1.0))
         self._metrics["update_s"].append(self._update_s)
         self._reset_sums()

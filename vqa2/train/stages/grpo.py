@@ -14,6 +14,7 @@ from vqa2.core.config import build, register, spec
 from vqa2.core.run import say
 from vqa2.data.dataset import Collator
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
     AuditFirstStep,
     EngineStarted,
@@ -58,6 +59,7 @@ class Grpo:
     tune: Tune
     optim: Optim
     policy: Policy
+    packing: Packing
     rewards: dict[str, dict[str, Any]]
     eval_prompts: Annotated[int, Ge(2)]
 
@@ -109,6 +111,7 @@ class Grpo:
             collator,
             rewards,
             processor.tokenizer,
+            self.packing,
             optimizer_groups=lambda m: parameter_groups(m, self.tune, self.optim.weight_decay),
         )
         trainer.remove_callback(PrinterCallback)

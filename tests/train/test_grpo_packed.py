@@ -1,0 +1,294 @@
+"""Packed rows on the real model: log-probabilities, loss and gradients of separate sequences; each tower runs once."""
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from grpo_toy import arguments, few_as, packing, real_rewards
+
+from vqa2.core.config import decode
+from vqa2.core.errors import ConfigError
+from vqa2.core.records import Instruction, Turn
+from vqa2.data.dataset import Collator
+from vqa2.data.video import Video
+from vqa2.model.tune import PARTS, Lora, Tune, apply_policy, only_lora, without_lora
+from vqa2.train._grpo_inputs import prompt_batch, take_clips
+from vqa2.train._packed import (
+    PADDING,
+    PREFIX,
+    Packing,
+    _positions,
+    check_attention,
+    completion_logps,
+    group_mask,
+    packs_of,
+    plan,
+)
+from vqa2.train._rollout import Sampling, sample, uniforms
+from vqa2.train.grpo import GRPOTrainer
+from vqa2.train.grpo_rewards import TrlReward
+
+G = 4
+
+
+def test_groups_share_a_pack_until_the_budget_and_are_cut_only_beyond_it():
+    assert plan([10, 10, 10], [5, 5] * 3, 1000) == [range(6)]
+    assert plan([10, 10, 10], [5, 5] * 3, 40) == [range(4), range(4, 6)]
+    # A longer row pads the others: 2 x 30 places.
+    assert plan([10, 20], [5, 5, 5, 5], 59) == [range(2), range(2, 4)]
+    assert plan([10, 10], [5, 5, 5, 5], 15) == [range(1), range(1, 2), range(2, 3), range(3, 4)]
+    assert plan([10, 4], [5, 5, 5, 5], 19) == [range(1), range(1, 2), range(2, 4)]
+    # One completion alone beyond the budget cannot be cut.
+    assert plan([10], [30, 2, 2], 15) == [range(1), range(1, 3)]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flex"])
+def test_a_completion_sees_the_prefix_and_its_own_past(attention):
+    segments = torch.tensor([[0, 0, 1, 1, 2, 3, 3], [0, 0, 0, 1, 1, PADDING, PADDING]])
+    made = group_mask(segments, attention)
+    for row in range(2):
+        for query in range(7):
+            for key in range(7):
+                own = segments[row, key] in (PREFIX, segments[row, query])
+                seen = made.mask_mod(row, 0, query, key) if attention == "flex" else made[row, 0, query, key]
+                assert bool(seen) == (key <= query and own)
+    assert _positions(segments)[0].tolist() == [0, 1, 2, 3, 2, 2, 3]
+    assert _positions(segments)[1, :5].tolist() == [0, 1, 2, 3, 4]
+
+
+# -- the real model ---------------------------------------------------------------------------------------------------
+
+
+def clip(seed: int, keys: int) -> Video:
+    frames = np.random.default_rng(seed).integers(0, 256, (8 * keys, 32, 32, 3), dtype=np.uint8)
+    index = np.arange(8 * keys)
+    return Video(frames[::8], frames, np.arange(keys), index / 8, index // 8, 8.0, f"clip{seed}")
+
+
+class Clips(Collator):
+    """Random clips of different lengths in place of files."""
+
+    def read(self, row):
+        return clip(int(row.id[1:]), 2 + int(row.id[1:]) % 2)
+
+
+def rows(count: int) -> list[Instruction]:
+    return [
+        Instruction(
+            id=f"r{k}",
+            clip_id=f"c{k}",
+            kind="video",
+            media=f"{k}.mp4",
+            task="grpo",
+            turns=(Turn(user="<video>\nHow good?" + " Say." * k, assistant=""),),
+            mos=20.0 + 30 * k,
+        )
+        for k in range(count)
+    ]
+
+
+def tuned(model, **parts) -> Tune:
+    tune = Tune(
+        parts={part: parts.get(part, "frozen") for part in PARTS},
+        lr=dict.fromkeys(parts, 0.01),
+        learn_from={},
+        motion_batchnorm="stored",
+        lora=Lora(rank=2, alpha=4.0, dropout=0.0),
+    )
+    apply_policy(model, tune)
+    return tune
+
+
+def collated(processor, model_spec, count: int) -> dict:
+    made = prompt_batch(Clips(processor, None, model_spec.video, side="left", cache_mb=0).collate(rows(count)))
+    del made["rows"]
+    return made
+
+
+def completed(batch: dict, vocab: int) -> dict:
+    """Random completions, each of another length."""
+    rng = torch.Generator().manual_seed(2)
+    count, length = len(batch["input_ids"]) * G, 9
+    # No placeholder ids: the sequences apart are read as text.
+    ids = torch.randint(20, vocab - 20, (count, length), generator=rng)
+    lengths = 1 + torch.arange(count).unsqueeze(1) * 5 % length
+    owner = torch.arange(count // G).repeat_interleave(G)
+    mask = (torch.arange(length) < lengths).long()
+    return batch | {
+        "completion_ids": ids,
+        "completion_mask": mask,
+        "owner": owner,
+        "advantages": torch.randn(count, generator=rng),
+    }
+
+
+def unshared(model, batch: dict) -> torch.Tensor:
+    """Each completion in a sequence of its own, clip encoded again, no padding, no mask: `[S,C]`, 0 where padded."""
+    out = torch.zeros(batch["completion_ids"].shape)
+    for k, (ids, mask) in enumerate(zip(batch["completion_ids"], batch["completion_mask"])):
+        prompt, own = k // G, ids[mask.bool()]
+        valid = batch["attention_mask"][prompt].bool()
+        frames = take_clips(batch["media"], [prompt])
+        prefix = model.embed(batch["input_ids"][prompt][valid][None], **frames)
+        embeds = torch.cat((prefix, model.get_input_embeddings()(own)[None]), 1)
+        logits = model(inputs_embeds=embeds).logits[0, prefix.shape[1] - 1 : -1]
+        out[k, : len(own)] = (logits / 0.9).log_softmax(-1).gather(1, own[:, None])[:, 0]
+    return out
+
+
+def loss_of(logps, batch):
+    """Something that weighs every token differently."""
+    weight = batch["advantages"].unsqueeze(1) * torch.linspace(1, 2, logps.shape[1]) * batch["completion_mask"]
+    return (logps * weight).sum()
+
+
+def gradients(model) -> dict:
+    made = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return made
+
+
+POLICIES = {
+    "frozen towers": {"projector": "full", "motion_projector": "full", "position": "full", "lm": "full"},
+    "trained towers": dict.fromkeys(PARTS, "full"),
+    "lora": {"lm": "lora", "vision": "lora"},
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_shared_equals_unshared(small, model_spec, policy, checkpointing):
+    """Log-probabilities, loss and every gradient, also over packs that cut a group."""
+    model, processor = small
+    torch.manual_seed(0)
+    tuned(model, **POLICIES[policy])
+    if policy == "lora":
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+    model.train()
+    batch = completed(collated(processor, model_spec, 3), model.config.text_config.vocab_size)
+    expected = unshared(model, batch)
+    loss_of(expected, batch).backward()
+    theirs = gradients(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    given = batch | {"media": model.constants(batch["media"], model.encode(batch["media"]))}
+    for budget, least in ((10_000, 1), (60, 4)):
+        packs = packs_of(given, budget)
+        assert len(packs) >= least
+        for start, pack in zip(np.cumsum([0] + [len(p["owner"]) for p in packs]), packs):
+            logps, _ = completion_logps(model, pack, 0.9, "sdpa")
+            loss_of(logps, pack).backward()
+            wanted = expected[start : start + len(logps)].detach()
+            torch.testing.assert_close(logps.detach(), wanted, rtol=1e-5, atol=1e-5)
+            assert (logps.detach() - wanted).norm() < 1e-5 * wanted.norm()
+        ours = gradients(model)
+        assert ours.keys() == theirs.keys()
+        scale = max(g.norm() for g in theirs.values())
+        for name in theirs:
+            gap = (ours[name] - theirs[name]).norm()
+            # Weights that the loss hardly depends on have gradients of rounding size.
+            assert gap < 1e-5 * max(theirs[name].norm(), 1e-3 * scale), name
+
+
+def test_bf16_packed_stays_near_fp32(small, model_spec):
+    model, processor = small
+    batch = completed(collated(processor, model_spec, 2), model.config.text_config.vocab_size)
+    with torch.no_grad():
+        exact, _ = completion_logps(model, batch, 1.0, "sdpa")
+        with torch.autocast("cpu", torch.bfloat16):
+            near, _ = completion_logps(model, batch, 1.0, "sdpa")
+    assert near.dtype == torch.float32
+    assert (near - exact).norm() < 0.02 * exact.norm()
+
+
+def test_greedy_rollout_equals_the_librarys_generate(small, model_spec):
+    model, processor = small
+    model.eval()
+    batch = collated(processor, model_spec, 3)
+    greedy = Sampling(num=G, max_tokens=12, temperature=1.0, top_k=1, top_p=1.0, ends=(1,), pad=0)
+    shared = batch | {"media": model.encode(batch["media"])}
+    got = sample(model, shared, greedy, uniforms((0,), list("abc"), greedy)).ids
+    options = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": 1, "pad_token_id": 0}
+    for k in range(3):
+        valid = batch["attention_mask"][k].bool()
+        alone = {"input_ids": batch["input_ids"][k][valid][None], **take_clips(batch["media"], [k])}
+        expected = model.generate(**alone, **options)[0].tolist()
+        for g in range(G):
+            assert got[k * G + g].tolist()[: len(expected)] == expected
+
+
+def trainer(tmp_path, small, model_spec, rewards, **change) -> GRPOTrainer:
+    model, processor = small
+    collate = Clips(processor, None, model_spec.video, side="left", cache_mb=0)
+    args = arguments(tmp_path, **{"per_device_train_batch_size": 2 * G, "max_steps": 1} | change)
+    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120))
+
+
+@pytest.mark.parametrize(("vision", "passes"), [("frozen", 1), ("full", 2)])
+def test_towers_run_once_per_clip(tmp_path, small, model_spec, monkeypatch, vision, passes):
+    """Four prompts, G completions each, perturbed copies too, packs that cut groups: a frozen vision tower sees every
+    key frame once and the motion path every order of frames once. A trained one runs again with gradients."""
+    model, _ = small
+    tuned(model, vision=vision, projector="full", motion_projector="full", position="full", lm="full")
+    change = {"max_completion_length": 48, "beta": 0.0}
+    made = trainer(tmp_path, small, model_spec, real_rewards(), **change)
+    seen, reads = Counter(), Counter()
+    see, fast, read = model.model.see, model.model.motion_tower.fast, Clips.read
+    monkeypatch.setattr(model.model, "see", lambda x: seen.update(f.numpy().tobytes() for f in x) or see(x))
+    monkeypatch.setattr(
+        model.model.motion_tower,
+        "fast",
+        lambda x, lengths, learn=None: (
+            seen.update(c.numpy().tobytes() for c in x.split(lengths)) or fast(x, lengths, learn)
+        ),
+    )
+    monkeypatch.setattr(Clips, "read", lambda self, row: reads.update([row.id]) or read(self, row))
+    monkeypatch.setattr("vqa2.train.grpo.packs_of", lambda batch, budget: packs_of(batch, 10_000))
+    made.train()
+    videos = [clip(k, 2 + k % 2) for k in range(4)]
+    frames = sum(len(v.key) for v in videos)
+    keys = {n: c for n, c in seen.items() if len(n) == 3 * 32 * 32 * 4}
+    motion = {n: c for n, c in seen.items() if len(n) > 3 * 32 * 32 * 4}
+    assert len(keys) == frames
+    assert set(keys.values()) == {passes}
+    assert len(motion) == 2 * 4
+    assert set(motion.values()) == {1}
+    assert set(reads.values()) == {1}
+
+
+def test_lora_needs_no_second_model(tmp_path, small, model_spec):
+    model, processor = small
+    before = copy.deepcopy(model)
+    tuned(model, lm="lora")
+    assert only_lora(model)
+    made = trainer(tmp_path, small, model_spec, {"a": TrlReward(few_as, 1.0)}, beta=0.1)
+    assert made.reference is None
+    batch = completed(collated(processor, model_spec, 2), model.config.text_config.vocab_size)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+        expected, _ = completion_logps(before, batch, 1.0, "sdpa")
+        moved, _ = completion_logps(model, batch, 1.0, "sdpa")
+        with without_lora(model):
+            got, _ = completion_logps(model, batch, 1.0, "sdpa")
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    assert (moved - expected).abs().max() > 1e-2
+    assert only_lora(model)
+    assert any(p.requires_grad for p in model.parameters())
+
+
+def test_attention_that_cannot_run_packed_rows_is_refused(small):
+    model, _ = small
+    with pytest.raises(ConfigError, match="flex needs CUDA"):
+        check_attention(model, Packing(max_tokens=10, attention="flex"))
+    model.config.text_config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ConfigError, match="set sdpa"):
+        check_attention(model, packing())
+    with pytest.raises(ConfigError, match="max_tokens"):
+        decode(Packing, {"max_tokens": 0, "attention": "sdpa"}, "stage.packing")
