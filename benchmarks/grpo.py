@@ -1,0 +1,246 @@
+"""One GRPO step with a shared prefix against the unshared computation, in one run: `python benchmarks/grpo.py`.
+
+Both sides have the same model (VQA² classes, random weights from a seed), clip and completions: rollout, then
+log-probabilities, backward and optimizer step. Unshared is what trl.GRPOTrainer computes: the prompt and its clip
+repeated G times through `generate`, and again through one forward over G whole sequences. Greedy tokens of the two
+rollouts are compared. Every measurement is a process of its own, one thread: CPU seconds (wall time on a busy machine
+measures the neighbors) and the peak of resident memory over what the model alone took.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vqa2.core.config import decode
+from vqa2.core.records import Turn
+from vqa2.core.scale import LEVELS
+from vqa2.data.video import Video
+from vqa2.launch import composed
+from vqa2.model.build import ModelSpec, build
+from vqa2.train._packed import completion_logps
+from vqa2.train._rollout import Sampling, positions, sample, uniforms
+
+MODEL = [
+    "model.vision={hidden_size: 192, intermediate_size: 512, num_hidden_layers: 4, num_attention_heads: 4, "
+    "image_size: 224, patch_size: 16}",
+    "model.text.hidden_size=256",
+    "model.text.intermediate_size=704",
+    "model.text.num_hidden_layers=6",
+    "model.text.max_position_embeddings=8192",
+]
+BASE = {"keys": 16, "group": 8, "length": 64}
+GROWTH = {"keys": (8, 16, 32), "group": (2, 4, 8, 16), "length": (16, 64, 128, 256)}
+MOTION_PER_KEY = 15
+
+
+def prepared(keys: int):
+    """Model and a batch of one prompt with `keys` key frames and 15 motion frames for each."""
+    torch.manual_seed(0)
+    spec = decode(ModelSpec, composed("train", ["stage=base", *MODEL])["model"], "model")
+    model, processor = build(spec, [f"How good is this video? The quality is {level}." for level in LEVELS] * 50)
+    for tower in (model.model.vision_tower, model.model.motion_tower):
+        tower.requires_grad_(False)
+    rng, count, side = np.random.default_rng(0), keys * MOTION_PER_KEY, processor.image_size
+    small, index = processor.motion_size, np.arange(count)
+    video = Video(
+        key=rng.integers(0, 256, (keys, side, side, 3), dtype=np.uint8),
+        motion=rng.integers(0, 256, (count, small, small, 3), dtype=np.uint8),
+        key_times=np.arange(keys, dtype=float),
+        motion_times=index / MOTION_PER_KEY,
+        motion_second=index // MOTION_PER_KEY,
+        fps=float(MOTION_PER_KEY),
+        path="random",
+    )
+    example = processor.example((Turn(user="<video>\nHow good is this video?", assistant=""),), video, "clip")
+    ids = torch.tensor([example.input_ids])
+    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "media": processor.media([video])}
+
+
+def roll_shared(model, batch, group: int, length: int):
+    encoded = model.encode(batch["media"])
+    # No token ends a completion: both sides write `length` tokens.
+    greedy = Sampling(num=group, max_tokens=length, temperature=1.0, top_k=1, top_p=1.0, ends=(), pad=0)
+    rolled = sample(model, batch | {"media": encoded}, greedy, uniforms((0,), ["clip"], greedy))
+    return rolled.ids, model.constants(batch["media"], encoded)
+
+
+def repeated(batch, group: int) -> dict:
+    """The prompt and its clip, G times."""
+    ids = batch["input_ids"].repeat(group, 1)
+    media = {k: v.repeat(group, *[1] * (v.ndim - 1)) for k, v in batch["media"].items()}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "media": media}
+
+
+def roll_unshared(model, many, length: int):
+    with torch.no_grad():
+        return model.generate(
+            many["input_ids"],
+            attention_mask=many["attention_mask"],
+            **many["media"],
+            do_sample=False,
+            min_new_tokens=length,
+            max_new_tokens=length,
+            eos_token_id=-1,
+            pad_token_id=0,
+        )
+
+
+def logps_unshared(model, many, ids):
+    embeds = model.embed(many["input_ids"], **many["media"])
+    embeds = torch.cat((embeds, model.get_input_embeddings()(ids).to(embeds.dtype)), 1)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=ids.device)
+    out = model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), logits_to_keep=ids.shape[1] + 1
+    )
+    return out.logits[:, :-1].float().log_softmax(-1).gather(2, ids.unsqueeze(2)).squeeze(2)
+
+
+def measure(side: str, shape: dict[str, int]) -> dict:
+    """CPU seconds of rollout and update, peak memory in MB, the tokens and the mean log-probability."""
+    group, length = shape["group"], shape["length"]
+    model, batch = prepared(shape["keys"])
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9)
+    advantages = torch.linspace(-1, 1, group).unsqueeze(1)
+    many = repeated(batch, group)
+    start = memory()
+    times: list[list[float]] = []
+    for _ in range(2):
+        model.eval()
+        began = time.process_time()
+        if side == "shared":
+            ids, media = roll_shared(model, batch, group, length)
+        else:
+            ids = roll_unshared(model, many, length)
+        middle = time.process_time()
+        model.train()
+        if side == "shared":
+            owner = torch.zeros(group, dtype=torch.long)
+            given = {"media": media, "completion_ids": ids, "completion_mask": torch.ones_like(ids), "owner": owner}
+            logps, _ = completion_logps(model, batch | given, 1.0, "sdpa")
+        else:
+            logps = logps_unshared(model, many, ids)
+        (logps * advantages).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append([middle - began, time.process_time() - middle])
+    rollout, update = min(t[0] for t in times), min(t[1] for t in times)
+    return {
+        "rollout_s": rollout,
+        "update_s": update,
+        "peak_mb": memory() - start,
+        "prefix": batch["input_ids"].shape[1],
+        "ids": ids.tolist(),
+        "logp": logps.mean().item(),
+    }
+
+
+def memory() -> float:
+    """Peak of resident memory so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def apart(job: dict) -> dict:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--one", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(shape: dict[str, int]) -> dict:
+    """Both sides at one shape; they must agree."""
+    ours, theirs = (apart({"side": side, "shape": shape}) for side in ("shared", "unshared"))
+    assert ours["ids"] == theirs["ids"], f"greedy tokens differ at {shape}"
+    assert abs(ours["logp"] - theirs["logp"]) < 1e-5 * abs(theirs["logp"]), (ours["logp"], theirs["logp"])
+    for side in (ours, theirs):
+        del side["ids"]
+    return {**shape, "prefix": ours["prefix"], "ours": ours, "theirs": theirs}
+
+
+def whole(side: dict) -> float:
+    return side["rollout_s"] + side["update_s"]
+
+
+def show(results: list[dict], console: Console) -> None:
+    table = Table("prefix", "G", "length", "rollout s", "update s", "step s", "speed-up", "peak MB")
+    for r in results:
+        ours, theirs = r["ours"], r["theirs"]
+        table.add_row(
+            str(r["prefix"]),
+            str(r["group"]),
+            str(r["length"]),
+            f"{ours['rollout_s']:.2f} | {theirs['rollout_s']:.2f}",
+            f"{ours['update_s']:.2f} | {theirs['update_s']:.2f}",
+            f"{whole(ours):.2f} | {whole(theirs):.2f}",
+            f"{whole(theirs) / whole(ours):.2f}",
+            f"{ours['peak_mb']:.0f} | {theirs['peak_mb']:.0f}",
+        )
+    console.print(table)
+
+
+def plot(results: list[dict], path: Path) -> None:
+    """Speed-up of the whole step, of its halves, and the memory ratio over prefix, G and completion length."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines: dict[str, Callable[[dict], float]] = {
+        "whole step": lambda r: whole(r["theirs"]) / whole(r["ours"]),
+        "rollout": lambda r: r["theirs"]["rollout_s"] / r["ours"]["rollout_s"],
+        "log-probabilities and update": lambda r: r["theirs"]["update_s"] / r["ours"]["update_s"],
+        "peak memory": lambda r: r["theirs"]["peak_mb"] / r["ours"]["peak_mb"],
+    }
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
+    names = {"keys": "prefix tokens", "group": "completions per prompt (G)", "length": "completion tokens"}
+    for axis, (key, label) in zip(axes, names.items()):
+        others = [k for k in BASE if k != key]
+        rows = sorted((r for r in results if all(r[k] == BASE[k] for k in others)), key=lambda r: r[key])
+        x = [r["prefix" if key == "keys" else key] for r in rows]
+        for name, value in lines.items():
+            axis.plot(x, [value(r) for r in rows], marker="o", linestyle="--" if "memory" in name else "-", label=name)
+        axis.axhline(1, color="gray", linewidth=0.8)
+        axis.set(xlabel=label, xscale="log", xticks=x, xticklabels=[str(v) for v in x])
+        axis.minorticks_off()
+    axes[0].set_ylabel("unshared / shared")
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--base", action="store_true", help="the base shape only, no growth")
+    options.add_argument("--out", type=Path, default=Path("docs/results"))
+    options.add_argument("--one", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    if given.one:
+        sys.stdout.write(json.dumps(measure(**json.loads(given.one))) + "\n")
+        return
+    shapes = [BASE, *(BASE | {k: v} for k in GROWTH for v in GROWTH[k] if v != BASE[k])]
+    shapes = shapes[:1] if given.base else shapes
+    console, results = Console(width=110), []
+    for shape in shapes:
+        results.append(compare(shape))
+        show(results[-1:], console)
+    console.print("shared | unshared")
+    show(results, console)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "grpo_speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    if not given.base:
+        plot(results, given.out / "grpo_speed.png")
+
+
+if __name__ == "__main__":
+    main()
