@@ -39,7 +39,7 @@ MODEL = [
     "model.text.max_position_embeddings=8192",
 ]
 BASE = {"keys": 16, "group": 8, "length": 64}
-GROWTH = {"keys": (8, 16, 32), "group": (2, 4, 8, 16), "length": (16, 64, 128, 256)}
+GROWTH = {"keys": (8, 16, 32), "group": (2, 4, 8, 16), "length": (16, 64, 256)}
 MOTION_PER_KEY = 15
 
 
