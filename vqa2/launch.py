@@ -67,10 +67,14 @@ def _explain(config: str, overrides: list[str], err: Exception) -> str:
 
 
 def split_arguments(argv: Sequence[str]) -> list[str]:
-    """Overrides of a command line. `--local_rank` of old launchers is tolerated; other options are an error."""
+    """Overrides of a command line. `--local_rank` of old launchers is tolerated, `--dry-run` is `dry_run=true`;
+    other options are an error."""
     kept = []
     for item in argv:
         if item.startswith(("--local_rank", "--local-rank")):
+            continue
+        if item == "--dry-run":
+            kept.append("dry_run=true")
             continue
         if item.startswith("-"):
             raise ConfigError(f"{item}: unknown option; settings are key=value, for example stage=grpo")

@@ -10,7 +10,7 @@ from annotated_types import Ge, Interval
 
 from data_prep._build import Recipe, make_jobs, run_jobs
 from data_prep._contents import Content, catalog, picture
-from data_prep._degrade import COLOR
+from data_prep._degrade import COLOR, TEMPORAL_VARIANTS
 from data_prep._scene import Scene, detail, draw_scene, render
 from vqa2.core.config import register, suggest
 from vqa2.core.errors import ConfigError
@@ -70,8 +70,10 @@ class Synthetic:
             varied = content.origin == "CG" or split == "train"
             number = f"#{rng.integers(1_000_000 if content.origin == 'CG' else 24)}" if varied else ""
             other = pools[split][int(rng.integers(len(pools[split])))]
-            # Held frames of a picture that does not move look like any others.
-            scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground, moving=variant == "stutter")
+            # Held frames of a picture that does not move look like any others, and shake is told from a steady camera:
+            # an undistorted clip moves as well, or a still one would be the likeness of a stutter.
+            moving = variant is None or variant in TEMPORAL_VARIANTS
+            scene = draw_scene(rng, self.speed_px, self.hand_px, self.foreground, moving=moving)
             tags = {"camera": scene.camera, "origin": content.origin, "color": "yes" if content.color else "no"}
             if scene.foreground:
                 tags["foreground_content"] = other.name

@@ -28,6 +28,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def world_size() -> int:
+    """Processes of this run; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def say(text: str) -> None:
     """One line on the terminal, from rank 0."""
     if rank() == 0:

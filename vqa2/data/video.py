@@ -102,6 +102,16 @@ def read_video(path: Path, key_size: Size, motion_size: Size, video: VideoSpec) 
     return read(lambda check: _decode(path, key_size, motion_size, video, check), path, video.deadline_s)
 
 
+def probe(path: Path, kind: Kind, frame_multiple: int) -> tuple[int, int]:
+    """(key frames, motion frames) that a file will give, from its header; nothing is decoded."""
+    _check_file(path)
+    if kind == "image":
+        return 1, STILL_FRAMES
+    stream = _open_pyav(path)
+    step = max(1, round(stream.fps))
+    return -(-stream.expected // step), stream.expected // frame_multiple * frame_multiple
+
+
 def thumbnail(path: Path, kind: Kind, size: int) -> Image.Image:
     """The first frame, at most `size` px on its longer side."""
     _check_file(path)
@@ -182,6 +192,7 @@ def _open_pyav(path: Path) -> Stream:
     if not rate:
         container.close()
         raise MediaError(path, "has no frame rate")
+    # Some containers (Matroska) do not count their frames; their length is then not checked.
     return Stream(float(rate), stream.frames, _pyav_frames(path, container))
 
 

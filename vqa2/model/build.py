@@ -55,9 +55,7 @@ class ModelSpec:
 
 def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGeneration, VQA2Processor]:
     """A new model. With `weights`, only the motion side may be new: any other missing tensor is an error."""
-    tokenizer = _tokenizer(model, texts)
-    level_ids(tokenizer)
-    config = _config(model, tokenizer)
+    config, processor = blueprint(model, texts)
     dtype = getattr(torch, model.dtype)
     if model.weights is None:
         network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
@@ -65,8 +63,16 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
         temporal_dct_(network.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight.data)
     else:
         network = load_stock(model.weights, config, dtype, model.attention)
-    network.generation_config.eos_token_id = tokenizer.eos_token_id
-    network.generation_config.pad_token_id = tokenizer.pad_token_id
+    network.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    network.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return network, processor
+
+
+def blueprint(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2Config, VQA2Processor]:
+    """The configuration and the processor of a new model, without its weights."""
+    tokenizer = _tokenizer(model, texts)
+    level_ids(tokenizer)
+    config = _config(model, tokenizer)
     processor = VQA2Processor(
         tokenizer,
         image_size=config.vision_config.image_size,
@@ -77,7 +83,7 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
         system=model.system,
         max_length=model.max_length,
     )
-    return network, processor
+    return config, processor
 
 
 def _tokenizer(model: ModelSpec, texts: Iterable[str]):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
+from rich.console import Console
 
 from vqa2.core.config import build, decode, spec
 from vqa2.core.errors import ConfigError, DataError
@@ -40,13 +41,15 @@ class LogSpec:
 
 @spec
 class TrainRun:
-    """Everything train.py needs. `train_missing`: train predecessors that are missing instead of stopping."""
+    """Everything train.py needs. `train_missing`: train predecessors that are missing instead of stopping. `dry_run`:
+    show the plan, the data and the memory, and stop."""
 
     name: str
     preset: str
     out: str
     seed: Annotated[int, Ge(0)]
     overwrite: bool
+    dry_run: bool
     train_missing: bool
     chain: tuple[str, ...]
     stage: dict[str, Any]
@@ -75,6 +78,15 @@ class Job:
     run: Run
     after: Path | None
 
+    @property
+    def start(self) -> Path | None:
+        """The model folder to start from, None to build a new model."""
+        return self.after if self.stage.init_from == "auto" else Path(self.stage.init_from)
+
+    def context(self) -> Context:
+        """What the stage's `run` receives."""
+        return Context(spec=self.spec, run=self.run, init=self.start)
+
 
 def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, Any]], say_done: bool = False) -> None:
     """Plans and runs `wanted` with command-line overrides; a single finished stage returns at once.
@@ -82,6 +94,11 @@ def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, A
     `composed(config, overrides)` is vqa2.launch's. The data is made first where the preset allows it.
     """
     jobs = plan(wanted, lambda label: composed("train", [f"stage={label}", *overrides]))
+    if jobs[0].spec.dry_run:
+        from vqa2.train.preview import preview
+
+        preview(jobs, Console(stderr=True, highlight=False))
+        return
     if len(jobs) == 1 and jobs[0].run.state == "done" and not say_done:
         return
     ensure_data(jobs[0].spec.data, composed)
@@ -141,10 +158,9 @@ def execute(jobs: list[Job]) -> None:
         if job.run.state == "done":
             say(f"{job.label}: already done in {job.run.dir} (overwrite=true to train again)")
             continue
-        init = job.after if job.stage.init_from == "auto" else Path(job.stage.init_from)
-        if init is not None and not (init / "config.json").is_file():
-            raise DataError(f"{init}: no model to start stage {job.label} from")
-        summary = job.stage.run(Context(spec=job.spec, run=job.run, init=init))
+        if job.start is not None and not (job.start / "config.json").is_file():
+            raise DataError(f"{job.start}: no model to start stage {job.label} from")
+        summary = job.stage.run(job.context())
         job.run.finish({**summary, "label": job.label, "fingerprint": fingerprint(job.run.identity)})
         say(f"{job.label}: done, {job.run.dir}")
 
