@@ -184,13 +184,14 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
 
     def _touch(self, embeds: Tensor) -> Tensor:
         """Runs both towers on a blank clip. With several processes every rank must use the same parameters at every
-        step, also a rank whose rows are text only; the result enters the loss with weight zero."""
+        step, and in the same order (ZeRO-3 gathers them one by one), also a rank whose rows are text only; the result
+        enters the loss with weight zero."""
         if not (self.training and torch.distributed.is_initialized()):
             return embeds.new_zeros(())
         side, small = self.config.vision_config.image_size, self.config.motion_config.image_size
-        visual = self.visual_tokens(embeds.new_zeros(1, 3, side, side))
-        motion = self.motion_tokens(embeds.new_zeros(4, 3, small, small), [4])
-        return visual.sum() + motion.sum() + self.image_newline.sum()
+        visual = self._visual(self.see(embeds.new_zeros(1, 3, side, side)), [1])
+        motion = self.motion_tower.place(self.motion_tower.fast(embeds.new_zeros(4, 3, small, small), [4]), [4])
+        return visual[0].sum() + self.motion_projector(motion).sum()
 
 
 def _trains(module: nn.Module) -> bool:

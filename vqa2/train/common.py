@@ -124,6 +124,8 @@ def save_model(trainer: Trainer, processor, folder: Path) -> None:
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank() == 0:
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        if model.config.text_config.tie_word_embeddings:
+            state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
         part = folder.with_name(folder.name + ".part")
         model.save_pretrained(part, state_dict=merged_state(model, state))
         processor.save_pretrained(part)
