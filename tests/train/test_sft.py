@@ -11,6 +11,7 @@ from small import SMALL_MODEL
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Instruction, read_jsonl, write_jsonl
+from vqa2.data.dataset import Collator
 from vqa2.launch import composed
 from vqa2.train.callbacks import RichProgress
 from vqa2.train.plan import execute, plan, train
@@ -171,3 +172,36 @@ def test_a_gpu_that_is_not_there_is_one_line(data_root, tmp_path, base):
     )
     with pytest.raises(ConfigError, match="cuda is asked for but no GPU is visible"):
         execute(jobs)
+
+
+def test_stills_clips_and_text_in_one_batch_equal_one_by_one(small, model_spec, data_root):
+    """Padded right, masked right: every row's logits and losses are its own."""
+    model, processor = small
+    model.eval()
+    collator = Collator(processor, data_root, model_spec.video, side="right", cache_mb=64)
+    sets = ("distortion_spatial", "scoring_ugc", "base")
+    rows = [r for s in sets for r in read_jsonl(data_root / f"{s}.train.jsonl", Instruction)[:2]]
+    assert [r.kind for r in rows] == ["image", "image", "video", "video", "text", "text"]
+
+    def tensors(some):
+        return {k: v for k, v in collator.collate(some).items() if torch.is_tensor(v)}
+
+    still = collator.read(rows[0])
+    assert len(still.key) == 1
+    assert still.motion.shape[0] == 4
+    assert (still.motion == still.motion[:1]).all(), "a still is a clip of four equal frames"
+    with torch.no_grad():
+        batch = tensors(rows)
+        labels = batch.pop("labels")
+        together = model(**batch).logits
+        losses = []
+        for k, row in enumerate(rows):
+            one = tensors([row])
+            own = one.pop("labels")
+            alone = model(**one).logits[0]
+            assert torch.allclose(together[k, : len(alone)], alone, atol=1e-5)
+            assert torch.equal(labels[k, : len(alone)], own[0])
+            assert (labels[k, len(alone) :] == -100).all()
+            losses.append(model(**one, labels=own, num_items_in_batch=1).loss)
+        total = model(**batch, labels=labels, num_items_in_batch=1).loss
+    assert torch.allclose(total, sum(losses), rtol=1e-5)
