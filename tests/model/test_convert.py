@@ -227,6 +227,30 @@ def test_pickled_modules_are_refused_with_advice(stock, tmp_path):
         convert(str(stock), tmp_path / "out", weights, None, "interleaved")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a complete file"), (b"PK\x03\x04 cut", "not a complete file"), ([1], "holds a list, a state dict")],
+)
+def test_files_that_are_no_state_dict_are_one_line(stock, tmp_path, content, message):
+    weights = tmp_path / "slowfast.pth"
+    if isinstance(content, bytes):
+        weights.write_bytes(content)
+    else:
+        torch.save(content, weights)
+    with pytest.raises(ConfigError, match=message):
+        convert(str(stock), tmp_path / "out", weights, None, "interleaved")
+
+
+def test_mistyped_arguments_are_one_line(official, tmp_path):
+    with pytest.raises(ConfigError, match=r"no such layout 'oficial' \(did you mean 'official'"):
+        convert(str(official), tmp_path / "out", None, None, "oficial")
+    with pytest.raises(ConfigError, match="no such folder, and not to be had from the hub"):
+        convert("no/such/folder/here", tmp_path / "out", None, None, "official")
+    (official / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="config.json: not readable as JSON"):
+        convert(str(official), tmp_path / "out", None, None, "official")
+
+
 def test_the_command_writes_and_counts(official, tmp_path):
     done = CliRunner().invoke(app, ["convert", str(official), str(tmp_path / "back")])
     assert done.exit_code == 0, done.output

@@ -5,11 +5,12 @@ import torch
 from model_clips import clip, inputs
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevisionForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
 
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Turn
 from vqa2.data.video import Video
-from vqa2.model.build import load_stock, temporal_dct_, whitened_dct_
+from vqa2.model.build import check_attention, load_stock, temporal_dct_, whitened_dct_
 from vqa2.model.modeling import VQA2ForConditionalGeneration
 from vqa2.model.motion import MotionConfig, MotionTower
 
@@ -279,3 +280,11 @@ def test_rows_that_cannot_fit_are_one_line(small):
         processor.fit(turns, clip(0), "row")
     with pytest.raises(DataError, match="^row: the text takes more"):
         processor.fit((Turn(user="word " * 30, assistant="fine."),), None, "row")
+
+
+def test_attention_that_is_not_there_is_one_line():
+    check_attention("sdpa")
+    if is_flash_attn_2_available():
+        pytest.skip("this machine has flash-attention")
+    with pytest.raises(ConfigError, match="^model.attention: flash_attention_2 needs a GPU"):
+        check_attention("flash_attention_2")

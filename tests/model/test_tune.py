@@ -104,3 +104,9 @@ def test_policies_that_cannot_train_are_refused():
         tune({**dict.fromkeys(PARTS, "frozen"), "lm": "full"}, {})
     with pytest.raises(ConfigError, match=r"^stage.tune.parts.lm: required and missing"):
         tune({part: "full" for part in PARTS if part != "lm"}, dict.fromkeys(PARTS, 0.1))
+
+
+@pytest.mark.parametrize("part", ["motion", "position"])
+def test_lora_on_a_part_without_linear_layers_is_one_line(small, part):
+    with pytest.raises(ConfigError, match=f"^stage.tune.parts.{part}: lora adapts linear layers and {part} has none"):
+        apply_policy(small[0], policy(**{part: "lora"}))

@@ -150,7 +150,7 @@ def write_json(path: Path, value: Any) -> None:
 def _shard_files(folder: Path) -> list[Path]:
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(_json(index)["weight_map"].values()))
         lost = [n for n in names if not (folder / n).is_file()]
         if lost:
             raise ConfigError(f"{folder}: {len(lost)} of {len(names)} shards missing, first {lost[0]}; fetch it again")
@@ -165,7 +165,14 @@ def read_config(folder: Path) -> dict:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"{path}: not found; a checkpoint folder is needed")
-    return json.loads(path.read_text("utf-8"))
+    return _json(path)
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as problem:
+        raise ConfigError(f"{path}: not readable as JSON ({problem}); fetch it again") from problem
 
 
 def read_tokenizer(folder: Path):

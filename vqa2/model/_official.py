@@ -3,7 +3,7 @@
 Source: the state dict of the official code (facts: 1,430 entries at 7B) and its config.json, which has no field for the
 motion path: its presence is implied by the tensors. Departs from the official code: the slow path and its lateral links
 (342 entries) are dead weight, because only the fast path's output is used; they are dropped on the way in and written
-as zeros on the way out, so that the official loader finds every name.
+with neutral values on the way out, so that the official loader finds every name.
 """
 
 import re

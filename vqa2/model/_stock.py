@@ -41,7 +41,8 @@ def from_stock(folder: Path, slowfast: Path, target: Path, layout: Layout) -> Re
     checkpoint = Source.open(folder)
     expected = expected_shapes(config)
     side = {k: expected.pop(k) for k in list(expected) if _is_motion(k)}
-    report, plan = plan_moves(checkpoint, expected, _stock_name, lambda _: None)
+    tied = config.text_config.tie_word_embeddings
+    report, plan = plan_moves(checkpoint, expected, _stock_name, lambda name: _tied_reason(name) if tied else None)
     fresh = _new_motion(config, _read_slowfast(slowfast), side, report, checkpoint.dtype())
     report.check(folder)
     write(plan, target, fresh)
@@ -63,6 +64,10 @@ def _stock_name(name: str) -> str:
     return name
 
 
+def _tied_reason(name: str) -> str | None:
+    return "the same tensor as the embeddings" if _stock_name(name) == "lm_head.weight" else None
+
+
 def _read_slowfast(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a pytorchvideo SlowFast-R50 file (`.pyth` of torch.hub or a plain state dict)."""
     try:
@@ -76,6 +81,10 @@ def _read_slowfast(path: Path) -> dict[str, torch.Tensor]:
         raise ConfigError(
             f"{path}: cannot be read ({problem.strerror}); the SLOWFAST_8x8_R50.pyth of torch.hub is meant"
         ) from problem
+    except (RuntimeError, EOFError) as problem:
+        raise ConfigError(f"{path}: not a complete file of torch.save; fetch it again") from problem
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: holds a {type(found).__name__}, a state dict is needed")
     return found.get("model_state", found)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import is_flash_attn_2_available
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError
@@ -53,8 +54,15 @@ class ModelSpec:
     video: VideoSpec
 
 
+def check_attention(attention: str) -> None:
+    """ConfigError where an attention kernel is asked for that this machine does not have."""
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ConfigError("model.attention: flash_attention_2 needs a GPU and the flash-attn package; use sdpa")
+
+
 def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGeneration, VQA2Processor]:
     """A new model. With `weights`, only the motion side may be new: any other missing tensor is an error."""
+    check_attention(model.attention)
     config, processor = blueprint(model, texts)
     dtype = getattr(torch, model.dtype)
     if model.weights is None:

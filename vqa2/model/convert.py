@@ -5,9 +5,12 @@ unexpected or of another shape. One of the last three stops the conversion befor
 """
 
 from pathlib import Path
+from typing import get_args
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 
+from vqa2.core.config import suggest
 from vqa2.core.errors import ConfigError
 from vqa2.data.layout import Layout
 from vqa2.model import _official
@@ -32,7 +35,9 @@ def convert(source: str, target: Path, slowfast: Path | None, tokenizer: Path | 
     LLaVA-OneVision with `slowfast` weights -> ours in `layout`. ConfigError otherwise."""
     if target.exists() and any(target.iterdir()):
         raise ConfigError(f"{target}: is not empty; name a new folder")
-    folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
+    if layout not in get_args(Layout):
+        raise ConfigError(f"--layout: no such layout {layout!r}{suggest(layout, get_args(Layout))}")
+    folder = _folder(source)
     kind = read_config(folder).get("model_type")
     if kind == "llava_onevision":
         if slowfast is None:
@@ -50,6 +55,16 @@ def convert(source: str, target: Path, slowfast: Path | None, tokenizer: Path | 
     return report
 
 
+def _folder(source: str) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source))
+    except (OSError, ValueError, HfHubHTTPError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise ConfigError(f"{source}: no such folder, and not to be had from the hub ({reason})") from problem
+
+
 def from_official(source: Path, target: Path, tokenizer: Path | None = None) -> Report:
     """A released VQA² folder (config.json, tokenizer, safetensors) -> ours, in layout `official`."""
     checkpoint = Source.open(source)
@@ -64,7 +79,7 @@ def from_official(source: Path, target: Path, tokenizer: Path | None = None) -> 
 
 
 def to_official(source: Path, target: Path) -> Report:
-    """One of our model folders -> the released form, dead entries written as zeros. Only layout `official`: the
+    """One of our model folders -> the released form, dead entries with neutral values. Only layout `official`: the
     official code reads no other order."""
     config = VQA2Config.from_pretrained(source)
     if config.layout != "official":
@@ -78,7 +93,7 @@ def to_official(source: Path, target: Path) -> Report:
     report.check(source)
     dead = dict(_official.dead_entries(config.motion_config))
     for name in dead:
-        report.add(name, "new", "dead weight, zeros")
+        report.add(name, "new", "dead weight, a neutral value")
     dtype = checkpoint.dtype()
     write(plan, target, {n: _official.dead_tensor(n, s, dtype) for n, s in dead.items()})
     write_json(target / "config.json", _official.official_config(config))

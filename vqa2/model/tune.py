@@ -76,6 +76,9 @@ def apply_policy(model: nn.Module, tune: Tune) -> None:
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear) and not name.startswith("lm_head") and part_of(f"{name}.") in lora_parts
         ]
+        for part in lora_parts:
+            if not any(part_of(f"{name}.") == part for name in targets):
+                raise ConfigError(f"stage.tune.parts.{part}: lora adapts linear layers and {part} has none; use full")
         config = LoraConfig(
             r=tune.lora.rank, lora_alpha=tune.lora.alpha, lora_dropout=tune.lora.dropout, target_modules=targets
         )

@@ -72,6 +72,12 @@ class JsonlLog(TrainerCallback):
                 out.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
+def logged_sum(folder: Path, key: str) -> int:
+    """Sum of a count over all log rows of a run, resumed or not."""
+    rows = map(json.loads, (folder / METRICS).read_text(encoding="utf-8").splitlines())
+    return sum(row.get(key, 0) for row in rows)
+
+
 class AuditFirstStep(TrainerCallback):
     """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?
 

@@ -13,7 +13,7 @@ from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
 from vqa2.data.video import Quarantine
-from vqa2.model.build import build
+from vqa2.model.build import build, check_attention
 from vqa2.model.tune import count_parameters, merged_state
 from vqa2.train.plan import Context
 
@@ -77,6 +77,7 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
 def starting_model(context: Context):
     """Model and processor: the predecessor's, or a new one from the model's YAML (random weights are seeded)."""
     if context.init is not None:
+        check_attention(context.spec.model.attention)
         network = AutoModelForImageTextToText.from_pretrained(
             context.init, dtype=context.spec.model.dtype, attn_implementation=context.spec.model.attention
         )
@@ -130,6 +131,8 @@ def save_model(trainer: Trainer, processor, folder: Path) -> None:
         model.save_pretrained(part, state_dict=merged_state(model, state))
         processor.save_pretrained(part)
         part.replace(folder)
+    # The next stage of a chain looks for this folder on every rank.
+    trainer.accelerator.wait_for_everyone()
 
 
 def kinds(rows: Sequence[Instruction]) -> dict[str, int]:

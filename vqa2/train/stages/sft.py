@@ -21,6 +21,7 @@ from vqa2.train.callbacks import (
     JsonlLog,
     RichProgress,
     last_checkpoint,
+    logged_sum,
     remove_checkpoints,
 )
 from vqa2.train.common import (
@@ -61,6 +62,13 @@ class SftTrainer(Trainer):
                 self.used |= {"motion", "position", "motion_projector"}
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def log(self, logs, start_time=None):
+        """Log rows carry the key frames dropped since the last one, over all processes."""
+        dropped = torch.tensor(self.dropped_key_frames, device=self.args.device)
+        logs["dropped_key_frames"] = int(self.accelerator.reduce(dropped, reduction="sum"))
+        self.dropped_key_frames = 0
+        super().log(logs, start_time)
+
 
 @register("stage", "sft")
 class Sft:
@@ -84,8 +92,9 @@ class Sft:
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
         result = trainer.train(resume_from_checkpoint=last_checkpoint(context.run.dir))
-        if trainer.dropped_key_frames:
-            say(f"{trainer.dropped_key_frames} key frames dropped from rows longer than {processor.max_length} tokens")
+        dropped = logged_sum(context.run.dir, "dropped_key_frames")
+        if dropped:
+            say(f"{dropped} key frames dropped from rows longer than {processor.max_length} tokens")
         save_model(trainer, processor, context.run.dir / "model")
         remove_checkpoints(context.run.dir)
         return {
@@ -94,7 +103,7 @@ class Sft:
             "seconds": time.monotonic() - started,
             "rows": len(rows),
             "quarantined": quarantined,
-            "dropped_key_frames": trainer.dropped_key_frames,
+            "dropped_key_frames": dropped,
             "parameters": parts,
         }
 
