@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
@@ -32,6 +33,8 @@ def check(path: Path) -> None:
     elif group == "reward":
         rewards = train("stage=grpo").stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group == "llm":
+        build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
     elif group in ("benchmark", "predictor"):
         extra = ["predictor.answers=x"] if name == "saved" else []
         made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")
@@ -46,9 +49,14 @@ def check(path: Path) -> None:
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
     else:
-        assert (group, name) in {("", "train"), ("", "eval"), ("", "data_prep")}, f"{path}: no test composes this file"
-        {"train": lambda: train("stage=base"), "eval": lambda: composed("eval", []),
-         "data_prep": lambda: composed("data_prep", [])}[name]()  # fmt: skip
+        roots = {
+            "train": lambda: train("stage=base"),
+            "eval": lambda: composed("eval", []),
+            "data_prep": lambda: composed("data_prep", []),
+        }
+        assert not group, f"{path}: no test composes this file"
+        assert name in roots, f"{path}: no test composes this file"
+        roots[name]()
 
 
 def test_every_yaml_composes_and_decodes():

@@ -66,10 +66,10 @@ def _explain(config: str, overrides: list[str], err: Exception) -> str:
     return f"{path}: unknown key{suggest(key, known)}" if known else f"{path}: unknown key"
 
 
-def split_arguments(argv: Sequence[str]) -> list[str]:
+def split_arguments(argv: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
     """Overrides of a command line. `--local_rank` of old launchers is tolerated, `--dry-run` is `dry_run=true`;
-    other options are an error."""
-    kept = []
+    other options are an error. `positional`: the keys that words without `=` are given to, in order."""
+    kept, keys = [], list(positional)
     for item in argv:
         if item.startswith(("--local_rank", "--local-rank")):
             continue
@@ -79,6 +79,9 @@ def split_arguments(argv: Sequence[str]) -> list[str]:
         if item.startswith("-"):
             raise ConfigError(f"{item}: unknown option; settings are key=value, for example stage=grpo")
         if "=" not in item and not item.startswith("~"):
+            if keys:
+                kept.append(f"{keys.pop(0)}={item}")
+                continue
             raise ConfigError(f"{item}: settings are key=value, for example stage=grpo")
         kept.append(item)
     return kept
@@ -93,10 +96,12 @@ def pop(overrides: list[str], key: str) -> str | None:
     return None
 
 
-def guarded(main: Callable[[list[str]], None]) -> None:
+def guarded(
+    main: Callable[[list[str]], None], argv: Sequence[str] | None = None, positional: Sequence[str] = ()
+) -> None:
     """Runs an entry point: a user's error is one readable line on stderr and exit code 2, without a traceback."""
     try:
-        main(split_arguments(sys.argv[1:]))
+        main(split_arguments(sys.argv[1:] if argv is None else argv, positional))
     except UserError as err:
         sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
         sys.exit(2)

@@ -26,6 +26,7 @@ PACKAGES = {
     "reward": "vqa2.rewards",
     "benchmark": "vqa2.bench",
     "predictor": "vqa2.predictors",
+    "llm": "vqa2.llms",
     "source": "data_prep.sources",
     "set": "data_prep.sets",
 }

@@ -54,6 +54,21 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Depiction:
+    """What a person wrote about a clip's quality (VQA², stage 3): `overall`, and `in_context` sentences about moments
+    or regions. `media` is relative to the data root; `mos` is on 0-100 where the clip is rated."""
+
+    id: str
+    clip_id: str
+    media: str
+    kind: Kind
+    overall: str
+    in_context: tuple[str, ...] = ()
+    mos: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """One exchange; `user` holds the marks `<video>` (all visual content) and optionally `<motion>`."""
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,26 @@ def wandb_mode(mode: str) -> None:
     """Tells wandb its mode before it starts; online without a network would block for minutes."""
     os.environ["WANDB_MODE"] = mode
     os.environ.setdefault("WANDB_SILENT", "true")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an OpenAI-compatible API listens. The key is never shown, logged or written."""
+
+    url: str
+    key: str = field(repr=False)
+
+
+def llm_endpoint() -> Endpoint:
+    """The endpoint of `llm=http`: OPENAI_BASE_URL and OPENAI_API_KEY, the only secrets this framework reads. Both must
+    be set: prompts are never sent to an address that nobody named."""
+    found = {name: os.environ.get(name, "") for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
+    missing = [name for name, value in found.items() if not value]
+    if missing:
+        raise ConfigError(
+            f"llm=http: {' and '.join(missing)} not set in the environment (a server without keys takes any word)"
+        )
+    return Endpoint(found["OPENAI_BASE_URL"], found["OPENAI_API_KEY"])
 
 
 def fingerprint(values: Any) -> str:
