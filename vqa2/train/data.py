@@ -16,7 +16,8 @@ from vqa2.core.run import rank, say
 @spec
 class DataSpec:
     """`root`: folder that data_prep writes. `prepare`: make it where it is missing (else an error names the command).
-    `command`: the data_prep command that makes it. `decode_cache_mb`: decoded clips kept in memory."""
+    `command`: the data_prep command that makes it. `decode_cache_mb`: decoded clips kept in memory,
+    for all stages of one invocation."""
 
     root: str
     prepare: bool

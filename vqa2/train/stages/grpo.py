@@ -94,9 +94,7 @@ class Grpo:
 
     def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
         data, made = context.spec.data, self.policy
-        collator = Collator(
-            processor, Path(data.root), context.spec.model.video, side="left", cache_mb=data.decode_cache_mb
-        )
+        collator = Collator(processor, Path(data.root), context.spec.model.video, side="left", clips=context.clips)
         options = {name: getattr(made, name) for name in type(made).__dataclass_fields__}
         arguments = GRPOConfig(
             per_device_train_batch_size=self.optim.batch_size * made.num_generations,
