@@ -160,7 +160,7 @@ def test_main_writes_four_files_from_reports_on_disk(konvid, tmp_path, capsys):
     text = (tmp_path / "tables" / "vqa2-2.md").read_text()
     assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
     assert (
-        "needs data/lsvq-test/scoring_ugc.test.jsonl; run python train.py stage=grpo preset=paper train_missing=true"
+        "needs data/lsvq-test/scoring_ugc.test.jsonl; run python train.py stage=scoring preset=paper train_missing=true"
         in text
     )
     assert capsys.readouterr().out.startswith("# VQA², table 2")
