@@ -36,6 +36,9 @@ def check(path: Path) -> None:
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group == "llm":
         build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
+    elif group == "benchmark/form":
+        values = composed("eval", ["benchmark=scoring"])["benchmarks"]["konvid-1k"]
+        assert values["name"] == name, f"{path}: no test composes this file"
     elif group in ("benchmark", "predictor"):
         extra = ["predictor.answers=x"] if name == "saved" else []
         made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")

@@ -47,11 +47,11 @@ def main(overrides: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
         (folder / f"{made.name}.{suffix}").write_text(text, encoding="utf-8")
-    console = Console() if Console().is_terminal else None
-    if console is None:
-        sys.stdout.write(texts["md"])
-    else:
+    console = Console()
+    if console.is_terminal:
         console.print(Markdown(texts["md"]))
+    else:
+        sys.stdout.write(texts["md"])
     say(f"written: {folder / made.name}.md, .tex, .csv, .html")
 
 

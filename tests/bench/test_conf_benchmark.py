@@ -13,6 +13,7 @@ from data_prep.sets.benchmark import Benchmark
 from vqa2.bench._runner import run
 from vqa2.core.config import build, names
 from vqa2.core.records import Clip, Distortion
+from vqa2.launch import composed
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("all", "scoring")
@@ -21,7 +22,7 @@ FILES = sorted(p.stem for p in (CONF / "benchmark").glob("*.yaml") if p.stem not
 
 
 def load(label):
-    return yaml.safe_load((CONF / "benchmark" / f"{label}.yaml").read_text())
+    return composed("eval", [f"benchmark={label}"])["benchmarks"][label]
 
 
 @pytest.mark.parametrize("label", FILES)

@@ -113,7 +113,12 @@ def test_forms_agree_and_escape(konvid):
     assert re.search(r"\| measured here \|.*not run.*\| 0\.988 \|", text)
     assert "| Mix | konvid-1k srcc | 0.895 | 0.988 | +0.093 |" in text
     assert r"T \& co" in latex(made, cells)
-    assert latex(made, cells).count(r"\\") == 1 + 3
+    assert latex(made, cells).count(r"\\") == (1 + 3) + (1 + 2), "two grids: the paper's, and the cells with a value"
+    assert r"Mix & konvid-1k srcc & 0.895 & 0.988 & +0.093" in latex(made, cells)
+    odd = table(title=r"50 % of a_b {$x$} \ ~^", columns=made.columns)
+    assert r"\caption{50 \% of a\_b \{\$x\$\} \textbackslash{} \textasciitilde{}\textasciicircum{}. raw}" in latex(
+        odd, cells
+    )
     assert "T &amp; co" in page(made, cells)
     rows = list(csv.DictReader(io.StringIO(as_csv(cells))))
     row = next(r for r in rows if (r["row"], r["column"]) == ("Mix", "konvid-1k srcc"))
@@ -175,3 +180,25 @@ def test_the_tables_of_the_papers_are_all_there():
     assert {p.name for p in PUBLISHED.glob("*.csv")} == {
         Path(decode(TableRun, composed("table", [f"table={n}", "name=x"]), "t").table.published).name for n in TABLES
     }
+
+
+def test_produce_runs_the_commands_and_stops_at_a_failure(tmp_path, capsys, write_set, make_row):
+    """Two predictions files of known SRCC through eval.py itself: an ablation's table from nothing."""
+    root = write_set("scoring_ugc.test.jsonl", [make_row(n, SCORE_QUESTION, mos=10.0 * n, distortion="noise",
+                                                         mos_rule="vmaf") for n in range(6)])  # fmt: skip
+    arms = []
+    for name, order in (("right", [0, 1, 2, 3, 4, 5]), ("swapped", [1, 0, 2, 3, 4, 5])):
+        rows = [f'{{"id": "c{n}", "score01": {0.1 * order[n]}}}\n' for n in range(6)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+        command = (
+            f"python eval.py benchmark=synthetic benchmarks.synthetic.root={root} predictor=saved "
+            f"predictor.answers={tmp_path / name}.jsonl runs={tmp_path} run={name} samples=0"
+        )
+        arms.append(f'{name}: {{run: {name}, commands: ["{command}"]}}')
+    where = [f"runs={tmp_path}", f"out={tmp_path / 'tables'}"]
+    table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
+    assert "swapped | synthetic srcc | – | 0.943 | – |" in capsys.readouterr().out
+    assert (tmp_path / "tables" / "vqa2-6-tiny.csv").is_file()
+    (tmp_path / "swapped.jsonl").write_text("broken\n")
+    with pytest.raises(DataError, match=r"`python eval.py .*swapped.jsonl.*` failed \(exit code 2\)"):
+        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])

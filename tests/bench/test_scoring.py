@@ -114,6 +114,10 @@ def test_a_row_that_cannot_be_asked_is_an_error(change, problem, write_set, make
         made.items()
 
 
+def renamed(row, media):
+    return replace(row, clip_id=f"other-{row.id}", media=media)
+
+
 def variant(made, **changes):
     return replace(made, **changes)
 
@@ -141,6 +145,8 @@ def test_where_keeps_one_row_a_clip_and_without_leaves_training_clips_out(made, 
     assert [i.query.id for i in picked.items()] == ["c0", "c2", "c4"]
     clean = variant(picked, without=(str(root / "train.jsonl"),))
     assert [i.query.id for i in clean.items()] == ["c2"]
+    write_set("train.jsonl", [renamed(make_row(2, "x"), "LIVE/test/c2.mp4"), renamed(make_row(0, "x"), "c0.mp4")])
+    assert [i.query.id for i in clean.items()] == ["c0", "c4"], "other ids, same folder and name; a bare name is none"
     write_set("train.jsonl", [make_row(99, SCORE_QUESTION)])
     with pytest.raises(DataError, match=r"without: no clip of .*train.jsonl"):
         clean.items()
@@ -161,4 +167,4 @@ def test_comparison_is_paired_and_counts_what_is_left_out(made):
     same = variant(made, bootstrap=400).compare(items, ours, [Answer(id="c0", error="gone"), *ours[1:]])
     assert (same[0].value, same[0].n) == (0.0, 7)
     assert same[0].note.startswith("p = 1 ")
-    assert same[0].note.endswith("1 items that only one side scored left out")
+    assert same[0].note.endswith("1 items that not both sides scored left out")

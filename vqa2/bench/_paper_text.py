@@ -50,13 +50,14 @@ def markdown(table: PaperTable, cells: Sequence[Cell]) -> str:
 
 
 def latex(table: PaperTable, cells: Sequence[Cell]) -> str:
-    """The first grid for booktabs, and the title and note as its caption."""
-    head, *rows = [[_tex(text) for text in row] for row in grid(table, cells)]
-    body = [" & ".join(row) + r" \\" for row in rows]
-    columns = "l" + "r" * (len(head) - 1)
+    """Both grids for booktabs, title and note as caption. The second has the cells with a value, without reasons: these
+    are command lines, which Markdown, CSV and HTML have."""
+    head, *rows = details(table, [c for c in cells if c.metric is not None])
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    lines += _tabular(grid(table, cells))
+    if rows:
+        lines += [r"\par\medskip", *_tabular([row[:-1] for row in (head, *rows)])]
+    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
@@ -110,8 +111,18 @@ def _html(rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in body)}</tbody></table>"
 
 
+def _tabular(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+
+
+_TEX = str.maketrans(
+    {c: rf"\{c}" for c in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"²": r"\textsuperscript{2}", "–": "--", "…": r"\dots{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+)
+
+
 def _tex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-                           ("²", r"\textsuperscript{2}"), ("–", "--"), ("…", r"\dots ")):  # fmt: skip
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(_TEX)

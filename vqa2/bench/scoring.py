@@ -8,7 +8,7 @@ counted and listed (they skip them), and every figure has n and a 95 % bootstrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from annotated_types import Ge
@@ -29,7 +29,7 @@ class Scoring:
     """`file`: instruction rows with MOS under `root`; the row's question (with its stall text) is what is asked.
 
     `where`: tags a row must have, for sets with several rows a clip. `without`: instruction sets (any path) whose clips
-    are left out, matched by clip id: what a model was trained on. `groups`: tags to break correlations down by.
+    are left out: what a model was trained on. `groups`: tags to break correlations down by.
     `published_n`: how many items the published figures are on, null where nothing is published.
     """
 
@@ -93,7 +93,7 @@ class Scoring:
         ]
         lost = len(items) - len(both)
         return tuple(
-            replace(m, note="; ".join(filter(None, [m.note, f"{lost} items that only one side scored left out"])))
+            replace(m, note="; ".join(filter(None, [m.note, f"{lost} items that not both sides scored left out"])))
             if lost
             else m
             for m in made
@@ -108,10 +108,11 @@ class Scoring:
         ]
 
     def _kept(self, rows: Sequence[Instruction]) -> Sequence[Instruction]:
-        """The rows whose clips are in none of the sets under `without`. DataError for a set that changes nothing."""
+        """The rows whose clips are in none of the sets under `without`, by clip id or by folder and name of the media
+        file (sets of other data roots have other ids). DataError for a set that changes nothing."""
         for file in self.without:
-            seen = {row.clip_id for row in read_jsonl(Path(file), Instruction)}
-            kept = [row for row in rows if row.clip_id not in seen]
+            seen = {name for row in read_jsonl(Path(file), Instruction) for name in _clip_names(row)}
+            kept = [row for row in rows if seen.isdisjoint(_clip_names(row))]
             if len(kept) == len(rows):
                 raise DataError(f"{self.label}.without: no clip of {file} is in {Path(self.root) / self.file}")
             rows = kept
@@ -138,6 +139,12 @@ class Scoring:
             x, y = zip(*pairs)
             made.append(replace(quality_metric(name, x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
         return tuple(made)
+
+
+def _clip_names(row: Instruction) -> set[str | tuple[str, ...]]:
+    """What a clip is recognized by in another set. A bare file name is none: many sets have a `1.mp4`."""
+    parts = PurePosixPath(row.media or "").parts[-2:]
+    return {row.clip_id, parts} if len(parts) == 2 else {row.clip_id}
 
 
 def _notes(items: Sequence[Item]) -> tuple[str, ...]:
