@@ -32,9 +32,13 @@ train: setup ## stage=<name> or all, preset=tiny|paper, ARGS="key=value ..."
 eval: setup ## benchmark=<name> or all, ARGS="key=value ..."
 	$(RUN) eval.py benchmark=$(benchmark) $(ARGS)
 
-table: setup ## the tables of the last evaluation, as Markdown
+table: setup ## table=vqa2-2 ... qrouter-qbench: a paper's table beside ours (ablations with preset=tiny train); none: the last evaluation
+ifdef table
+	$(RUN) table.py table=$(table) preset=$(preset) $(ARGS)
+else
 	@test -f runs/$(name)/eval/report.md || { echo "error: runs/$(name)/eval/report.md: no evaluation yet; run make eval first" >&2; exit 2; }
 	@cat runs/$(name)/eval/report.md
+endif
 
 ablation: setup ## temporal distortions with and without motion tokens (two short trainings, same data and steps)
 	$(RUN) train.py stage=base

@@ -10,6 +10,7 @@ from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
 from vqa2.launch import composed, conf_dir, options, split_arguments
+from vqa2.tables import TableRun
 from vqa2.train.plan import TrainRun
 
 CONF = conf_dir()
@@ -35,12 +36,18 @@ def check(path: Path) -> None:
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group == "llm":
         build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
+    elif group == "benchmark/form":
+        values = composed("eval", ["benchmark=scoring"])["benchmarks"]["konvid-1k"]
+        assert values["name"] == name, f"{path}: no test composes this file"
     elif group in ("benchmark", "predictor"):
         extra = ["predictor.answers=x"] if name == "saved" else []
         made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")
         build("predictor", made.predictor, "predictor")
         for key, values in made.benchmarks.items():
             build("benchmark", values, key)
+    elif group in ("table", "table/tiny"):
+        chosen = f"table={path.relative_to(CONF / 'table').with_suffix('').as_posix()}"
+        decode(TableRun, composed("table", [chosen, "name=x"]), "table")
     elif group in ("source", "set", "recipe"):
         extra = ["root=clips"] if name == "folder" else []
         chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
@@ -53,6 +60,7 @@ def check(path: Path) -> None:
             "train": lambda: train("stage=base"),
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
+            "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"

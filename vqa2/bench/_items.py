@@ -7,6 +7,7 @@ that cannot be read is a wrong answer in the metrics. Both are failures: counted
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
@@ -27,6 +28,9 @@ class Benchmark(Protocol):
 
     label: str
     batch_size: int
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that decide what is asked and what is right."""
 
     def items(self) -> list[Item]:
         """Everything to ask, in a fixed order, with unique ids. DataError for malformed files."""

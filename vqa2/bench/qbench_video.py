@@ -40,6 +40,10 @@ class QBenchVideo:
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
+    def inputs(self) -> tuple[Path, ...]:
+        """The file that decides what is asked and what is right."""
+        return (Path(self.file),)
+
     def items(self) -> list[Item]:
         """One item per single-video question. ConfigError for the rule judge where it cannot read a reference."""
         questions, pairs = self._read()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -141,7 +141,11 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason)."""
+    """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason).
+
+    `deviations`: why these figures are not comparable with published ones (other items, split, judge, frames); empty
+    where they are. `provenance`: hashes, configuration and versions that the figures come from.
+    """
 
     benchmark: str
     predictor: str
@@ -151,6 +155,8 @@ class Report:
     failures: tuple[tuple[str, str], ...] = ()
     groups: dict[str, tuple[Metric, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:
