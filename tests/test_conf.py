@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.extend import ExtendRun
 from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
@@ -33,6 +34,8 @@ def check(path: Path) -> None:
     elif group == "reward":
         rewards = train("stage=grpo").stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group == "lexicon":
+        decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")
     elif group == "llm":
         build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
     elif group in ("benchmark", "predictor"):
@@ -53,6 +56,7 @@ def check(path: Path) -> None:
             "train": lambda: train("stage=base"),
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
+            "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"
