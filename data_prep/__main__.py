@@ -30,8 +30,19 @@ def extend(overrides: list[str]) -> None:
     _CONSOLE.print(f"{made.out}: {manifest['rows']} rows ({kinds}); {refused} replies or pairs refused", markup=False)
 
 
+def leaks(overrides: list[str]) -> None:
+    """Which clips two collections share. Exit code 1 where they share any."""
+    from data_prep.leaks import LeaksRun
+    from data_prep.leaks import leaks as run
+
+    report = run(decode(LeaksRun, composed("leaks", overrides), "leaks"), _CONSOLE)
+    if report["clips of b in a"]:
+        sys.exit(1)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
     "extend": (extend, ()),
+    "leaks": (leaks, ("a", "b")),
 }
 """Name -> (function of the overrides, keys of its words without `=`)."""
 

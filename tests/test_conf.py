@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from data_prep.extend import ExtendRun
+from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
@@ -57,6 +58,7 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
+            "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"
