@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.extend import ExtendRun
+from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
@@ -34,6 +36,8 @@ def check(path: Path) -> None:
     elif group == "reward":
         rewards = train("stage=grpo").stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group == "lexicon":
+        decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")
     elif group == "llm":
         build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
     elif group == "benchmark/form":
@@ -61,6 +65,8 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
+            "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
+            "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"
