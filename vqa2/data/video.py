@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import av
 import numpy as np
 from annotated_types import Ge, Gt
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqa2.core.config import spec
@@ -197,10 +198,12 @@ def _open_pyav(path: Path) -> Stream:
 
 
 def _pyav_frames(path: Path, container) -> Iterator[np.ndarray]:
+    # One converter for the clip: `to_ndarray(format=...)` alone sets up a new one, with its threads, for every frame.
+    converter = VideoReformatter()
     try:
         with container:
             for frame in container.decode(video=0):
-                rgb = frame.to_ndarray(format="rgb24")
+                rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
                 # Rotation metadata is counter-clockwise degrees in steps of 90.
                 yield np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
     except av.FFmpegError as err:
