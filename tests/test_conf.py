@@ -34,7 +34,10 @@ def check(path: Path) -> None:
     elif group in ("stage", "model", "data", "engine", "preset"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
-        rewards = train("stage=grpo").stage["rewards"]
+        given = train("stage=grpo").stage["rewards"]
+        rewards = (
+            given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
+        )
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group == "lexicon":
         decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")

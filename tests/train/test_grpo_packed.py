@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from grpo_toy import arguments, few_as, packing, real_rewards
+from grpo_toy import arguments, control, few_as, packing, real_rewards
 
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError
@@ -226,7 +226,7 @@ def trainer(tmp_path, small, model_spec, rewards, **change) -> GRPOTrainer:
     model, processor = small
     collate = Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0))
     args = arguments(tmp_path, **{"per_device_train_batch_size": 2 * G, "max_steps": 1} | change)
-    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120))
+    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120), control())
 
 
 @pytest.mark.parametrize(("vision", "passes"), [("frozen", 1), ("full", 2)])
