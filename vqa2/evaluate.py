@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._judge import Judge
 from vqa2.bench._report import write_html
 from vqa2.bench._runner import REPORT, write_report
 from vqa2.bench._runner import run as run_benchmark
@@ -38,7 +39,8 @@ DATA_NOTE = (
 class EvalRun:
     """`benchmarks` and `predictor` are components by name; with predictor `model` and folder `auto`, `stages` says
     which stage's model of `run` answers which benchmark. `samples` answers are shown in the report. `against`: saved
-    answers that scoring benchmarks are tested against, item by item."""
+    answers that scoring benchmarks are tested against, item by item. `llm`, `second_llm`: what `judge` grades open
+    answers with."""
 
     benchmarks: dict[str, dict[str, Any]]
     predictor: dict[str, Any]
@@ -48,6 +50,9 @@ class EvalRun:
     stages: dict[str, str]
     ablation: tuple[str, ...]
     against: str | None
+    llm: dict[str, Any]
+    second_llm: dict[str, Any]
+    judge: Judge
     samples: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
@@ -88,7 +93,7 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
             report = _compared(report, benchmark, answers, made.against)
             write_report(out / REPORT, report)
         page.reports.append(report)
-        _collect(page, benchmark, answers, key, made)
+        _collect(page, benchmark, report, answers, made)
     # Into a file or a pipe the table keeps its columns; a terminal has its own width.
     console = Console() if Console().is_terminal else Console(width=160)
     console.print(table(page.reports))
@@ -137,14 +142,14 @@ def _compared(report: Report, benchmark, answers: dict[str, Answer], against: st
     return replace(report, groups={**report.groups, f"difference to {against}": made})
 
 
-def _collect(page: _Page, benchmark, answers: dict[str, Answer], key: str, made: EvalRun) -> None:
+def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:
     """Scatter points of scoring benchmarks, sample answers of question benchmarks."""
     items = benchmark.items()
     ordered = [answers[i.query.id] for i in items]
     if isinstance(benchmark, Scored):
-        page.points[key] = benchmark.points(items, ordered)
+        page.points[report.benchmark] = benchmark.points(items, ordered)
     elif "reference" in items[0].target and made.samples:
-        page.samples += draw(benchmark, items, ordered, count=made.samples, seed=made.seed, width_px=160)
+        page.samples += draw(items, ordered, report.marks, count=made.samples, seed=made.seed, width_px=160)
         page.samples_note = "drawn at random with the seed of this evaluation"
 
 

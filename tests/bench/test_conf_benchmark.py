@@ -45,9 +45,10 @@ def test_the_groups_compose_every_benchmark_into_a_mapping(tmp_path):
         published = set(compose("root", overrides=["benchmark=scoring"])["benchmarks"])
         assert embedded == {"synthetic", "synthetic-streaming", "distortion", "qbench-video"}
         assert embedded | published == {f for f in FILES if f not in QUESTIONS}
-        picked = compose("root", overrides=["benchmark=qbench-video", "benchmarks.qbench-video.judge=none"])
-    assert list(picked["benchmarks"]) == ["qbench-video"]
-    assert picked["benchmarks"]["qbench-video"]["judge"] == "none"
+    picked = composed("eval", ["benchmark=qbench-video", "llm=http", "llm.model=m", "judge.rounds=3"])["benchmarks"]
+    assert list(picked) == ["qbench-video"]
+    assert picked["qbench-video"]["judge"]["rounds"] == 3
+    assert picked["qbench-video"]["judge"]["llms"]["first"]["model"] == "m"
 
 
 def test_names_are_those_of_the_embedded_data():
@@ -69,5 +70,5 @@ def test_the_embedded_benchmark_is_read_and_a_perfect_predictor_is_perfect(tmp_p
     made = build("benchmark", values, "benchmarks.q")
     replies = {i.query.id: i.target["reference"] for i in made.items()}
     report = run(made, scripted(replies), tmp_path / "o", quiet)
-    assert [m.value for m in report.metrics] == [1.0, 1.0, 1.0]
+    assert [m.value for m in report.metrics] == [1.0, 1.0, 1.0, 1.0]
     assert (report.n_scored, report.n_expected) == (120, 120)

@@ -94,9 +94,9 @@ class Marks:
 
 
 def _chance(grades: Sequence[Grade]) -> str:
-    """Chance level: the mean of 1 / number of choices."""
+    """Chance level: the mean of 1 / number of choices, where every item is a choice."""
     levels = [g.item.target["chance"] for g in grades if "chance" in g.item.target]
-    return f"chance {sum(levels) / len(levels):.3f}" if levels else ""
+    return f"chance {sum(levels) / len(levels):.3f}" if levels and len(levels) == len(grades) else ""
 
 
 def chance_of(metric: Metric) -> float | None:

@@ -67,6 +67,7 @@ class Distortion:
                 "accuracy by temporal variant": marks.by(temporal, lambda i: [i.target["variant"]]),
             },
             notes=("a reply is read where it contains exactly one distortion name; unreadable replies count as wrong",),
+            marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
 
     def _item(self, file: str, row: Instruction) -> Item:

@@ -78,6 +78,7 @@ class Scoring:
             groups={f"{name} by {tag.replace('_', ' ')}": made for (name, tag), made in groups.items()},
             notes=_notes(items),
             deviations=tuple(self._deviations(items, len(scored))),
+            marks={i.query.id: 1 - abs(s - i.target["mos"]) / 100 for i, s in scored},
         )
 
     def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:

@@ -92,12 +92,14 @@ class Instruction:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring."""
+    """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring; `second` is the
+    other clip of a question about two. A question may hold the marks of vqa2/core/prompts.py for numbers of frames."""
 
     id: str
     path: Path
     kind: Kind
     question: str | None = None
+    second: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,8 @@ class Report:
     """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason).
 
     `deviations`: why these figures are not comparable with published ones (other items, split, judge, frames); empty
-    where they are. `provenance`: hashes, configuration and versions that the figures come from.
+    where they are. `provenance`: hashes, configuration and versions that the figures come from. `marks`: how well each
+    graded item was answered, in [0, 1].
     """
 
     benchmark: str
@@ -157,6 +160,7 @@ class Report:
     notes: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, float] = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:
