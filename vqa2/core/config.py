@@ -26,6 +26,7 @@ PACKAGES = {
     "reward": "vqa2.rewards",
     "benchmark": "vqa2.bench",
     "predictor": "vqa2.predictors",
+    "expert": "vqa2.experts.tools",
     "source": "data_prep.sources",
     "set": "data_prep.sets",
 }
