@@ -9,6 +9,7 @@ from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
+from vqa2.experts.pool import PoolSpec
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.train.plan import TrainRun
 
@@ -48,11 +49,17 @@ def check(path: Path) -> None:
         build("source", made.source, "source")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
+    elif group in ("expert", "experts"):
+        chosen = f"experts={name}" if group == "experts" else f"+expert@experts.tools.tested={name}"
+        made = decode(PoolSpec, composed("experts", [chosen])["experts"], "experts")
+        for key, values in made.tools.items():
+            build("expert", values, f"experts.tools.{key}")
     else:
         roots = {
             "train": lambda: train("stage=base"),
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
+            "experts": lambda: composed("experts", []),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"

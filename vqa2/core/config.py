@@ -27,6 +27,7 @@ PACKAGES = {
     "benchmark": "vqa2.bench",
     "predictor": "vqa2.predictors",
     "llm": "vqa2.llms",
+    "expert": "vqa2.experts.tools",
     "source": "data_prep.sources",
     "set": "data_prep.sets",
 }
