@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Act:
-    """What one call gets: a chat completion with `text`, or `status` and `body` as they are, after `delay_s`."""
+    """What one call gets: a chat completion with `text`, or `status` and `body` as they are, after `delay_s`; `top`:
+    log-probabilities of first tokens."""
 
     text: str = ""
     status: int = 200
@@ -21,6 +22,7 @@ class Act:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     finish: str = "stop"
+    top: dict[str, float] | None = None
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Seen:
 
 
 def prompt_of(request: dict) -> str:
-    return request["messages"][-1]["content"]
+    content = request["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 @contextmanager
@@ -88,8 +91,10 @@ def serving(behave: Callable[[dict, int], Act]) -> Iterator[Seen]:
 
 def completion(act: Act, request: dict) -> dict:
     message = {"role": "assistant", "content": act.text}
+    tokens = [{"token": t, "logprob": p, "bytes": None} for t, p in (act.top or {}).items()]
+    told = {"content": [{"token": "x", "logprob": 0.0, "bytes": None, "top_logprobs": tokens}]} if tokens else None
     return {
         "id": "x", "object": "chat.completion", "created": 0, "model": request["model"],
-        "choices": [{"index": 0, "finish_reason": act.finish, "message": message}],
+        "choices": [{"index": 0, "finish_reason": act.finish, "message": message, "logprobs": told}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     }  # fmt: skip

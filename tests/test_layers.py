@@ -23,13 +23,22 @@ OURS = {
     "vqa2/rewards": {"vqa2.core", "vqa2.rewards"},
     "vqa2/bench": {"vqa2.core", "vqa2.bench"},
     "vqa2/llms": {"vqa2.core", "vqa2.llms"},
+    "vqa2/agents": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.agents"},
     "vqa2/experts": {"vqa2.core", "vqa2.data", "vqa2.experts"},
     "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.predictors"},
     "vqa2/train": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train"}
     | {"data_prep.run", "data_prep.overlap"},
     "data_prep": {"vqa2.core", "data_prep"},
 }
-TORCH_FREE = ("vqa2/llms/http.py", "vqa2/llms/_schema.py", "vqa2/core", "vqa2/rewards", "vqa2/bench", "data_prep")
+TORCH_FREE = (
+    "vqa2/llms/http.py",
+    "vqa2/llms/_schema.py",
+    "vqa2/core",
+    "vqa2/rewards",
+    "vqa2/bench",
+    "vqa2/agents",
+    "data_prep",
+)
 ONE_PLACE = {
     "hydra": ("vqa2/launch.py",),
     "omegaconf": ("vqa2/launch.py",),

@@ -1,6 +1,7 @@
 """The chat client against a real HTTP server that answers, fails, stalls and talks nonsense."""
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -202,6 +203,24 @@ def test_the_estimate_counts_what_is_left_to_ask(opened):
         assert len(server.requests) == 1
 
 
+def test_options_are_read_off_the_first_token_once(opened):
+    top = {"A": -1.0, " A": -2.0, "B": -3.0, "The": -0.5}
+    with serving(lambda request, n: Act("A", top=top) if prompt_of(request) == "good?" else Act("A")) as server:
+        llm = opened(server)
+        made = llm.choose(user("good?"), ["A", "B", "C"])
+        assert made.logprobs[0] == pytest.approx(math.log(math.exp(-1) + math.exp(-2)))
+        assert made.logprobs[1:] == (pytest.approx(-3.0), None)
+        assert not made.cached
+        again = llm.choose(user("good?"), ["A", "B", "C"])
+        assert (again.cached, again.logprobs) == (True, made.logprobs)
+        with pytest.raises(LlmError, match="none of the options D, E"):
+            llm.choose(user("good?"), ["D", "E"])
+        with pytest.raises(LlmError, match="gives no log-probabilities"):
+            llm.choose(user("bad?"), ["A"])
+    assert server.requests[0]["max_tokens"] == 1
+    assert server.requests[0]["top_logprobs"] == 20
+
+
 KILLED = """
 import sys, yaml
 from pathlib import Path
@@ -246,6 +265,10 @@ def test_scripted_and_rules(tmp_path):
     assert open_llm({"name": "rules"}, tmp_path / "c", "llm") is None
     llm = open_llm({"name": "scripted", "replies": {"bl.r": "yes", ".": "no"}}, tmp_path / "c", "llm")
     assert [llm.chat(user(q)).text for q in ("blur?", "noise?")] == ["yes", "no"]
+    levels = open_llm({"name": "scripted", "replies": {"rate": "[-1, null]", ".": "A"}}, tmp_path / "d", "llm")
+    assert levels.choose(user("rate"), ["A", "B"]).logprobs == (-1, None)
+    with pytest.raises(LlmError, match="'A' is no list of 2 log-probabilities"):
+        levels.choose(user("x"), ["A", "B"])
     with pytest.raises(LlmError, match="no scripted reply fits ''"):
         llm.chat(user(""))
     with pytest.raises(ConfigError, match=r"'\(' is no regular expression"):

@@ -51,6 +51,20 @@ def test_it_answers_counts_and_says_when_it_is_cut_off(folder, tmp_path):
         llm.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}])
 
 
+def test_options_are_the_models_own_log_probabilities(folder, tmp_path):
+    llm = open_llm(values(folder), tmp_path / "c", "llm")
+    ask, options = [{"role": "user", "content": "hi"}], ["no", "y"]
+    made = llm.choose(ask, options).logprobs
+    tokenizer, model = llm.backend.tokenizer, llm.backend.model
+    for option, got in zip(options, made):
+        ids, want = tokenizer("user:hi;assistant:", return_tensors="pt")["input_ids"], 0.0
+        for token in tokenizer(option)["input_ids"]:
+            with torch.no_grad():
+                want += model(ids).logits[0, -1].log_softmax(-1)[token].item()
+            ids = torch.cat((ids, torch.tensor([[token]])), 1)
+        assert got == pytest.approx(want, abs=1e-5)
+
+
 def test_a_model_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"llm.model: .*nowhere"):
         open_llm(values(tmp_path / "nowhere"), tmp_path / "c", "llm")

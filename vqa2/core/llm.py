@@ -3,8 +3,9 @@
     llm = open_llm({"name": "http", ...}, cache=Path("llm.sqlite"), where="llm")
     reply = llm.chat([{"role": "user", "content": "..."}], schema=MyModel, seed=0)
     reply.text, reply.parsed, reply.cached, reply.usage
+    llm.choose([...], ["A", "B"]).logprobs      # of each option as the begin of the answer
 
-Backends are components of kind `llm` (vqa2/llms): `http`, `local`, `scripted`, and `rules`, which is no model: the
+Backends are components of kind `llm` (vqa2/llms): `http`, `local`, `vlm`, `scripted`, and `rules`, which is no model: the
 caller's own deterministic rules answer. Every reply is on disk before it is used, under a hash of everything that can
 change it, so a killed run continues and nothing that was answered is asked again. Refused replies are kept too, with
 the reason; they are asked for again `repairs` times, the model being told what was wrong.
@@ -75,6 +76,15 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Log-probabilities in the order of the options, None for one that the backend did not show."""
+
+    logprobs: tuple[float | None, ...]
+    cached: bool
+    usage: Usage
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One chat: `schema` is a pydantic model that the reply must be, as JSON and nothing else."""
 
@@ -105,6 +115,9 @@ class Backend(Protocol):
         self, messages: Sequence[Message], schema: dict[str, Any] | None, seed: int | None
     ) -> tuple[str, Usage]:
         """One answer. Waits and tries again by itself; LlmError or LlmUnavailable where that is of no use."""
+
+    def options(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[list[float | None], Usage]:
+        """Log-probability of each option as the begin of the answer; None where the backend does not tell it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +160,20 @@ class Llm:
                 continue
             return Reply(text=text, parsed=parsed, cached=cached, usage=usage, rejected=tuple(rejected))
         raise BadReply(rejected)
+
+    def choose(self, messages: Sequence[Message], options: Sequence[str]) -> Choice:
+        """Log-probabilities of the options. LlmError where not one of them is known."""
+        key = self._hash(list(messages), list(options), "options")
+        with self._cache.lock(key):
+            row, cached = self._cache.get(key), True
+            if row is None:
+                found, usage = self.backend.options(messages, options)
+                if all(value is None for value in found):
+                    raise LlmError(f"llm: none of the options {', '.join(options)} is among the likely answers")
+                row, cached = (json.dumps(found), usage.prompt_tokens, usage.completion_tokens), False
+                row = self._cache.put(key, list(messages), row)
+        usage = Usage(prompt_tokens=row[1], completion_tokens=row[2])
+        return Choice(logprobs=tuple(json.loads(row[0])), cached=cached, usage=usage)
 
     def chat_all(
         self, requests: Iterable[Request], advance: Callable[[], None], give_up_after: int
@@ -211,8 +238,10 @@ class Llm:
 
     def _key(self, request: Request) -> str:
         schema = request.schema.model_json_schema() if request.schema else None
-        asked = [self.backend.identity, list(request.messages), schema, request.seed]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return self._hash(list(request.messages), schema, request.seed)
+
+    def _hash(self, *asked: Any) -> str:
+        return hashlib.sha256(json.dumps([self.backend.identity, *asked], sort_keys=True).encode()).hexdigest()
 
 
 def open_llm(values: Mapping[str, Any], cache: Path, where: str) -> Llm | None:

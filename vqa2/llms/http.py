@@ -4,6 +4,7 @@ Base URL and key come from the environment (vqa2/core/run.py). The client backs 
 time-outs and broken connections and obeys Retry-After; a body that is no chat completion is asked for again as well.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import openai
 from annotated_types import Ge, Gt, Interval
 from openai.types.chat import ChatCompletion
+from openai.types.chat.chat_completion_token_logprob import TopLogprob
 
 from vqa2.core.config import register
 from vqa2.core.llm import LlmError, LlmUnavailable, Message, Price, Usage
@@ -22,6 +24,8 @@ _HOPELESS = {
     403: "the key may not use this model",
     404: "no such model or path; OPENAI_BASE_URL usually ends with /v1",
 }
+_TOP = 20
+"""First tokens whose log-probabilities are asked for: the API's limit."""
 _SHOWN = 200
 """Characters of an endpoint's error text that are shown."""
 
@@ -94,7 +98,18 @@ class HttpBackend:
         self, messages: Sequence[Message], schema: dict[str, Any] | None, seed: int | None
     ) -> tuple[str, Usage]:
         """One answer; LlmError where this request has none, LlmUnavailable where none will have."""
-        arguments = self._arguments(messages, schema, seed)
+        return self._text(self._call(self._arguments(messages, schema, seed)))
+
+    def options(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[list[float | None], Usage]:
+        """Read off the 20 likeliest first tokens; an option that is not among them is None."""
+        arguments = self._arguments(messages, None, None) | {self.spec.limit_field: 1, "logprobs": True}
+        made = self._call(arguments | {"top_logprobs": _TOP})
+        told = made.choices[0].logprobs
+        if told is None or not told.content:
+            raise LlmError("llm: the endpoint gives no log-probabilities")
+        return [_likely(option, told.content[0].top_logprobs) for option in options], _usage(made)
+
+    def _call(self, arguments: dict[str, Any]) -> ChatCompletion:
         for _ in range(1 + self.spec.retries):
             try:
                 made = self.client.chat.completions.create(**arguments)
@@ -106,7 +121,7 @@ class HttpBackend:
             except (ValueError, openai.APIResponseValidationError):
                 continue
             if isinstance(made, ChatCompletion) and made.choices:
-                return self._text(made)
+                return made
         raise LlmError(f"llm: the endpoint's body is no chat completion, tried {1 + self.spec.retries} times")
 
     def _arguments(self, messages: Sequence[Message], schema: dict[str, Any] | None, seed: int | None) -> dict:
@@ -132,12 +147,7 @@ class HttpBackend:
             raise LlmError(f"llm: the answer was cut off at {self.spec.max_tokens} tokens; raise llm.max_tokens")
         if not first.message.content:
             raise LlmError(f"llm: an answer without text (finish_reason {first.finish_reason})")
-        usage = made.usage
-        if usage is None:
-            return first.message.content, Usage()
-        return first.message.content, Usage(
-            prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
-        )
+        return first.message.content, _usage(made)
 
     def _error(self, err: openai.APIStatusError) -> LlmError | LlmUnavailable:
         if err.status_code in _HOPELESS:
@@ -151,3 +161,16 @@ class HttpBackend:
     def _tries(self, status: int) -> str:
         again = status in (408, 409, 429) or status >= 500
         return f"{1 + self.spec.retries} tries" if again else "one try"
+
+
+def _usage(made: ChatCompletion) -> Usage:
+    usage = made.usage
+    if usage is None:
+        return Usage()
+    return Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def _likely(option: str, tokens: Sequence[TopLogprob]) -> float | None:
+    """The summed probability of the tokens that are the option, blanks aside (`A` and ` A`)."""
+    same = [math.exp(t.logprob) for t in tokens if t.token.strip() == option]
+    return math.log(sum(same)) if sum(same) > 0 else None

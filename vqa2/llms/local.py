@@ -69,8 +69,7 @@ class LocalBackend:
         self, messages: Sequence[Message], schema: dict[str, Any] | None, seed: int | None
     ) -> tuple[str, Usage]:
         """Greedy, or sampled with `seed`, without touching the process's random state."""
-        if not all(isinstance(m["content"], str) for m in messages):
-            raise LlmError("llm: llm=local reads text alone, the prompt has other parts; use llm=http")
+        self._check(messages)
         told = [dict(m) for m in with_schema(messages, schema)]
         ids = self.tokenizer.apply_chat_template(
             told, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -87,6 +86,33 @@ class LocalBackend:
         text = self.tokenizer.decode(made, skip_special_tokens=True).strip()
         return text, Usage(prompt_tokens=prompt, completion_tokens=len(made))
 
+    def options(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[list[float | None], Usage]:
+        """The summed log-probability of each option's tokens after the prompt, one pass each."""
+        self._check(messages)
+        told = [dict(m) for m in messages]
+        ids = self.tokenizer.apply_chat_template(
+            told, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        prompt = ids["input_ids"].to(self.spec.device)
+        found = [option_logprob(self.model, prompt, {}, self.tokenizer, option) for option in options]
+        return found, Usage(prompt_tokens=prompt.shape[1] * len(options))
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        if not all(isinstance(m["content"], str) for m in messages):
+            raise LlmError("llm: llm=local reads text alone, the prompt has other parts; use llm=vlm or llm=http")
+
     def _ends(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id
         return ends if isinstance(ends, list) else [ends]
+
+
+@torch.inference_mode()
+def option_logprob(
+    model: Any, prompt: torch.Tensor, media: dict[str, torch.Tensor], tokenizer: Any, text: str
+) -> float:
+    """Log-probability of `text` right after `prompt [1,L]`, summed over its tokens."""
+    tail = tokenizer.encode(text, add_special_tokens=False, return_tensors="pt").to(prompt.device)
+    ids = torch.cat((prompt, tail), 1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **media}
+    logits = model(**inputs, logits_to_keep=tail.shape[1] + 1).logits[0, :-1].float().log_softmax(-1)
+    return logits.gather(1, tail[0, :, None]).sum().item()

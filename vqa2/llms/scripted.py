@@ -1,5 +1,6 @@
 """`llm=scripted`: answers from a table, for tests and demonstrations without a model."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,8 +43,22 @@ class ScriptedBackend:
     def complete(
         self, messages: Sequence[Message], schema: dict[str, Any] | None, seed: int | None
     ) -> tuple[str, Usage]:
+        return self._reply(messages), Usage()
+
+    def options(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[list[float | None], Usage]:
+        """The reply is a JSON list with a number or null per option."""
+        text = self._reply(messages)
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            found = None
+        if not isinstance(found, list) or len(found) != len(options):
+            raise LlmError(f"llm: the scripted reply {text[:40]!r} is no list of {len(options)} log-probabilities")
+        return found, Usage()
+
+    def _reply(self, messages: Sequence[Message]) -> str:
         asked = messages[-1]["content"]
         for pattern, answer in self.replies.items():
             if re.search(pattern, asked if isinstance(asked, str) else str(asked)):
-                return answer, Usage()
+                return answer
         raise LlmError(f"llm: no scripted reply fits {str(asked)[:80]!r}")
