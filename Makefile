@@ -11,7 +11,7 @@ benchmark ?= qbench-video
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval table ablation motion-on motion-off test test-all lint format parity bench clean
+.PHONY: help setup demo train eval table ablation test test-all lint format parity bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,8 @@ ablation: setup ## temporal distortions with and without motion tokens (two shor
 	$(RUN) train.py stage=base
 	OMP_NUM_THREADS=$(HALF) $(MAKE) --no-print-directory -j2 motion-on motion-off
 
+# the arms of the ablation
+.PHONY: motion-on motion-off
 TEMPORAL = samples=0 benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]'
 motion-on:
 	$(RUN) train.py stage=distortion name=$@ hparams@stage=ablation/motion
