@@ -49,10 +49,11 @@ ablation: setup ## temporal distortions with and without motion tokens (two shor
 # the arms of the ablation
 .PHONY: motion-on motion-off
 TEMPORAL = samples=0 benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]'
-motion-on:
+motion-on: ## (ablation) the arm with motion tokens
 	$(RUN) train.py stage=distortion name=$@ hparams@stage=ablation/motion
 	$(RUN) eval.py run=$@ $(TEMPORAL)
-motion-off: # runs beside motion-on; two progress bars would overwrite each other
+# It runs beside motion-on; two progress bars would overwrite each other.
+motion-off: ## (ablation) the arm without motion tokens
 	@mkdir -p runs
 	@echo "motion-off runs beside it, its output is in runs/$@.log"
 	@{ $(RUN) train.py stage=distortion name=$@ hparams@stage=ablation/motion model.use_motion=false && \

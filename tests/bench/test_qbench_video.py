@@ -235,7 +235,8 @@ def test_published_prompts_name_frames_and_options(made):
     )
     assert "all <motion_frames> frames" in closed
     assert closed.count("<video>") == closed.count("<motion>") == 1
-    asked = "Please answer the question in the following format: the uppercase letter of the correct answer option itself"
+    asked = "Please answer the question in the following format: "
+    asked += "the uppercase letter of the correct answer option itself"
     assert closed.endswith(f"Blur?\nA. No\nB. Yes\n{asked} +'.'. Please do not add any other answers beyond this.")
     assert free.endswith("Why?\nPlease directly answer the question.")
     with pytest.raises(ConfigError, match="prompt=vqa2 asks for letters"):
