@@ -89,10 +89,10 @@ def correlations(records: Sequence[Record]) -> dict[str, float]:
         if read:
             pairs.append((float(np.mean(read)), rated[rows[0]].target))
     made = {"rated_prompts": float(len(pairs))}
-    for name in ("SRCC", "PLCC"):
+    for key, name in (("srcc", "SRCC"), ("plcc", "PLCC raw")):
         value = quality_metric(name, *zip(*pairs), bootstrap=0, seed=0).value if pairs else None
         if value is not None:
-            made[name.lower()] = value
+            made[key] = value
     return made
 
 
