@@ -8,6 +8,8 @@ import yaml
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
+from data_prep.sources.labelled import Labelled
+from data_prep.sources.mixture import Mixture
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
@@ -60,7 +62,12 @@ def check(path: Path) -> None:
         extra = ["root=clips"] if name == "folder" else []
         chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
         made = decode(DataPrepRun, composed("data_prep", [*chosen, *extra]), "data_prep")
-        build("source", made.source, "source")
+        source = build("source", made.source, "source")
+        if isinstance(source, Mixture):
+            source.plan()
+        if isinstance(source, Labelled):
+            assert source.variant == name, "a dataset is known by the name of its file"
+            build("reader", source.reader, "source.reader")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
     elif group in ("expert", "experts"):
