@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from vqa2.core.errors import MediaError, UserError
+from vqa2.core.errors import ConfigError, MediaError, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Video quality assessment with a trained model.")
 out = Console(highlight=False)
@@ -81,6 +81,35 @@ def convert(
     for outcome, count in report.counts().items():
         out.print(f"{count:6d} {outcome}")
     out.print(f"written: {target}")
+
+
+@app.command()
+def doctor(
+    settings: Annotated[
+        list[str], typer.Argument(help="data=<source> and settings of data_prep, such as root=<folder>")
+    ],
+) -> None:
+    """Says what of a data source is there, missing or broken, where it comes from, and the disk it needs. Exit code 2
+    where anything is missing or broken."""
+    from data_prep.doctor import diagnose, verdict
+    from data_prep.run import DataPrepRun
+    from vqa2.core.config import build, decode
+    from vqa2.launch import composed, options, pop, split_arguments
+
+    overrides = split_arguments(settings)
+    name = pop(overrides, "data")
+    if name is None:
+        raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
+    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
+    found = diagnose(run, build("source", run.source, "source"))
+    for file in found.missing:
+        out.print(f"missing: {file}", markup=False, soft_wrap=True)
+    for file, reason in found.broken:
+        out.print(f"broken: {file}: {reason}", markup=False, soft_wrap=True)
+    good = found.wanted - len(found.missing) - len(found.broken)
+    for line in (*found.notes, f"{name}: {good} of {found.wanted} files are there and whole"):
+        err.print(line, markup=False, soft_wrap=True)
+    verdict(name, found)
 
 
 def _load(folder: str, device: str):
