@@ -1,4 +1,4 @@
-"""The `vqa2` command: score, describe, ask and convert. Training and evaluation are train.py and eval.py."""
+"""The `vqa2` command: score, describe, ask, convert and doctor. Training and evaluation are train.py and eval.py."""
 
 import csv
 import sys
@@ -25,27 +25,30 @@ def score(
     csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write")] = None,
     model: MODEL = "runs/tiny/scoring",
     device: DEVICE = "cpu",
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="think in words first (models of stage grpo)")] = False,
 ) -> None:
     """Scores clips (0-100, larger is better). A file that cannot be read is listed with its reason, never scored."""
     from vqa2.core.scale import LEVELS
     from vqa2.model.predict import media_files
 
     files = media_files(target)
-    loaded = _load(model, device)
+    loaded = _load(model, device, reasoning)
+    extra = ["text"] if reasoning else [f"p_{level}" for level in LEVELS]
     rows, failed = [], []
     for path in track(files, "scoring", console=err):
         try:
             made = loaded.score(path)
         except MediaError as problem:
             failed.append(str(problem))
-            rows.append([str(path), "", *[""] * len(LEVELS), problem.reason])
+            rows.append([str(path), "", *[""] * len(extra), problem.reason])
             continue
-        rows.append([str(path), f"{made.score100:.3f}", *(f"{p:.4f}" for p in made.levels), ""])
+        shown = [made.text] if reasoning else [f"{p:.4f}" for p in made.levels]
+        rows.append([str(path), f"{made.score100:.3f}", *shown, ""])
         out.print(f"{made.score100:6.2f}  {path}", soft_wrap=True)
     if csv_file is not None:
         with csv_file.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
-            writer.writerow(["path", "score_0_100", *(f"p_{level}" for level in LEVELS), "error"])
+            writer.writerow(["path", "score_0_100", *extra, "error"])
             writer.writerows(rows)
     err.print(f"scored {len(files) - len(failed)} of {len(files)} files, scale 0-100, larger is better")
     for line in failed:
@@ -112,10 +115,10 @@ def doctor(
     verdict(name, found)
 
 
-def _load(folder: str, device: str):
+def _load(folder: str, device: str, reasoning: bool = False):
     from vqa2 import load
 
-    return load(folder, device)
+    return load(folder, device, reasoning=reasoning)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vqa2.core.errors import ConfigError, MediaError
 from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
 from vqa2.core.records import Answer, Kind, Query, Turn
+from vqa2.core.run import fingerprint
 from vqa2.core.scale import level_score
 from vqa2.data.video import Video, VideoSpec, read_media
 from vqa2.model.processing import END, PAD, level_ids
@@ -34,7 +36,9 @@ class ModelPredictor:
         self.model = AutoModelForImageTextToText.from_pretrained(folder).to(device).eval()
         self.processor = AutoProcessor.from_pretrained(folder)
         self.name, self.video, self.device, self.max_new_tokens = str(folder), video, device, max_new_tokens
-        self.fingerprint = _hash(folder / "model.safetensors.index.json", *sorted(folder.glob("*.safetensors")))
+        # Weights, layout and tokenizer, and the settings here: whatever an answer depends on.
+        files = _hash(*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json")))
+        self.fingerprint = fingerprint([files, asdict(video), max_new_tokens])
         self._levels = level_ids(self.processor.tokenizer)
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
