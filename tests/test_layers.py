@@ -24,7 +24,7 @@ OURS = {
     "vqa2/llms": {"vqa2.core", "vqa2.llms"},
     "vqa2/agents": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.agents"},
     "vqa2/experts": {"vqa2.core", "vqa2.data", "vqa2.experts"},
-    "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.predictors"},
+    "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.experts", "vqa2.agents", "vqa2.predictors"},
     "vqa2/train": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train"} | {"data_prep.run"},
     "data_prep": {"vqa2.core", "data_prep"},
 }

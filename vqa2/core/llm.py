@@ -5,10 +5,10 @@
     reply.text, reply.parsed, reply.cached, reply.usage
     llm.choose([...], ["A", "B"]).logprobs      # of each option as the begin of the answer
 
-Backends are components of kind `llm` (vqa2/llms): `http`, `local`, `vlm`, `scripted`, and `rules`, which is no model: the
-caller's own deterministic rules answer. Every reply is on disk before it is used, under a hash of everything that can
-change it, so a killed run continues and nothing that was answered is asked again. Refused replies are kept too, with
-the reason; they are asked for again `repairs` times, the model being told what was wrong.
+Backends are components of kind `llm` (vqa2/llms): `http`, `local`, `vlm`, `scripted`, and `rules`, which is no model:
+the caller's own deterministic rules answer. Every reply is on disk before it is used, under a hash of everything that
+can change it, so a killed run continues and nothing that was answered is asked again. Refused replies are kept too,
+with the reason; they are asked for again `repairs` times, the model being told what was wrong.
 """
 
 import hashlib
