@@ -65,3 +65,29 @@ def http_values(**changes) -> dict:
     """The values of conf/llm/http.yaml, quick to give up."""
     values = yaml.safe_load((conf_dir() / "llm" / "http.yaml").read_text())
     return {**values, "retries": 0, "timeout_s": 0.3, **changes}
+
+
+@dataclass
+class Spoken:
+    """A model of ours that says what it is told to; `asked` keeps the questions."""
+
+    level: tuple[float, ...] | None = None
+    option: tuple[float, ...] | None = None
+    words: str | None = None
+    name: str = "spoken"
+
+    def __post_init__(self) -> None:
+        said = {"levels": self.level, "options": self.option, "say": self.words}
+        self.can, self.asked = tuple(key for key, value in said.items() if value is not None), []
+
+    def levels(self, path, kind, question):
+        self.asked.append(question)
+        return self.level
+
+    def options(self, path, kind, question, replies):
+        self.asked.append((question, tuple(replies)))
+        return self.option
+
+    def say(self, path, kind, question):
+        self.asked.append(question)
+        return self.words

@@ -8,7 +8,7 @@ from agent_test_parts import Made
 from media import numbered, write_clip
 from PIL import Image
 
-from vqa2.agents._spec import RouterSpec
+from vqa2.agents._spec import AgentSpec, RouterSpec
 from vqa2.agents.world import Means
 from vqa2.core.config import decode
 from vqa2.core.llm import open_llm
@@ -70,5 +70,17 @@ def router_of(tmp_path, pool_of):
         values = composed("eval", overrides)["predictor"]["router"]
         spec = decode(RouterSpec, values, "router")
         return Made(tmp_path, "router", spec, Means(pool=pool, llm=llm, voice=None, localizer=localizer))
+
+    return make
+
+
+@pytest.fixture
+def agent_of(tmp_path):
+    """An agent with the shipped values; `changes` are dotted overrides of the agent's settings."""
+
+    def make(pool: Pool, llm=None, *changes: str, voice=None) -> Made:
+        overrides = ["predictor=agent", *(f"predictor.agent.{c}" for c in changes)]
+        spec = decode(AgentSpec, composed("eval", overrides)["predictor"]["agent"], "agent")
+        return Made(tmp_path, "agent", spec, Means(pool=pool, llm=llm, voice=voice, localizer=None))
 
     return make

@@ -10,25 +10,17 @@ rules and priors with a note. The paper's tier 0 prompt receives scores of sever
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from vqa2.agents import fusion
 from vqa2.agents._decide import Decision, by_chat, by_rules
 from vqa2.agents._media import megapixels
 from vqa2.agents._names import strengths
-from vqa2.agents._spec import RouterSpec
+from vqa2.agents._spec import Outcome, RouterSpec
 from vqa2.agents.fusion import Adjustment, Fused, Terms
 from vqa2.agents.trace import Plain, StepFailed
 from vqa2.agents.world import Card, World
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a program found: `result` is the answer or its `error`, `working` how it came about."""
-
-    result: Plain
-    working: Plain
 
 
 def route(world: World, made: RouterSpec) -> Outcome:

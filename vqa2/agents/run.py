@@ -7,17 +7,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from vqa2.agents._spec import RouterSpec
-from vqa2.agents.router import Outcome, route
+from vqa2.agents._spec import AgentSpec, Outcome, RouterSpec
+from vqa2.agents.agent import assess
+from vqa2.agents.router import route
 from vqa2.agents.trace import VERSION, Plain, Player, Recorder, Trace, dumps, plain, spending
 from vqa2.agents.world import Asked, Card, Means, World, cards
 from vqa2.core.config import decode
 from vqa2.core.errors import DataError
 
-PROGRAMS: dict[str, tuple[type, Callable]] = {"router": (RouterSpec, route)}
+PROGRAMS: dict[str, tuple[type, Callable]] = {"router": (RouterSpec, route), "agent": (AgentSpec, assess)}
 
 
-def live(program: str, made: RouterSpec, asked: Asked, means: Means) -> Trace:
+def live(program: str, made: RouterSpec | AgentSpec, asked: Asked, means: Means) -> Trace:
     """One item, answered and recorded."""
     cls, _ = PROGRAMS[program]
     assert means.pool is not None
@@ -27,7 +28,7 @@ def live(program: str, made: RouterSpec, asked: Asked, means: Means) -> Trace:
         "left_out": means.pool.left_out,
         "llm": None if means.llm is None else means.llm.backend.identity,
         "tries": 1 if means.llm is None else 1 + means.llm.backend.repairs,
-        "voice": None if means.voice is None else means.voice.name,
+        "voice": None if means.voice is None else {"name": means.voice.name, "can": means.voice.can},
         "localizer": means.localizer is not None,
     }
     return _run(program, plain(config), plain(asked.plain()), Recorder(), means)
@@ -66,7 +67,7 @@ def _run(program: str, config: Plain, query: Plain, tape: Recorder | Player, mea
         frames=made.frames,
         seed=made.seed,
         has_llm=config["llm"] is not None,
-        has_voice=config["voice"] is not None,
+        voices=tuple(config["voice"]["can"]) if config["voice"] else (),
         has_localizer=config["localizer"],
         tries=config["tries"],
         means=means,

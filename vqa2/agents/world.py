@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from annotated_types import Ge, Gt
 from pydantic import BaseModel
@@ -36,12 +36,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One item. `regions`: boxes of named regions, where the caller knows them."""
+    """One item. `want`: what the caller is sure to want; `regions`: boxes of named regions, where they are known."""
 
     id: str
     path: Path
     kind: Kind
     question: str | None = None
+    want: Literal["score", "answer", "auto"] = "auto"
     reference: Path | None = None
     prompt: str | None = None
     regions: Mapping[str, Box] = field(default_factory=dict)
@@ -73,9 +74,10 @@ class Card:
 
 
 class Voice(Protocol):
-    """A model of ours, as the agents use it."""
+    """A model of ours, as the agents use it; `can` names the verbs below that it has a model for."""
 
     name: str
+    can: tuple[str, ...]
 
     def levels(self, path: Path, kind: Kind, question: str | None) -> Sequence[float]:
         """Probabilities of the five levels, best first."""
@@ -106,7 +108,7 @@ class Means:
 
 @dataclass(kw_only=True)
 class World:
-    """One item's surroundings. `has_llm`, `has_voice`, `has_localizer` hold in a replay too, where `means` is None."""
+    """One item's surroundings. `has_llm`, `voices`, `has_localizer` hold in a replay too, where `means` is None."""
 
     tape: Tape
     asked: Asked
@@ -115,7 +117,7 @@ class World:
     frames: FrameSpec
     seed: int
     has_llm: bool
-    has_voice: bool
+    voices: tuple[str, ...]
     has_localizer: bool
     tries: int
     means: Means | None
@@ -152,10 +154,10 @@ class World:
             raise StepFailed(found)
         return found
 
-    def chat(self, role: str, system: str, user: str, schema: type[BaseModel]) -> BaseModel:
+    def chat(self, role: str, system: str, user: str, schema: type[BaseModel], *, see: bool = True) -> BaseModel:
         """One strict JSON reply of the chat model, which sees the clip's frames. StepFailed where there is none."""
         self._check_calls()
-        messages = self._messages(system, user)
+        messages = self._messages(system, user, see)
         request = {
             "role": role,
             "messages": messages,
@@ -168,7 +170,7 @@ class World:
     def choose(self, role: str, system: str, user: str, options: Sequence[str]) -> list[float | None]:
         """The chat model's log-probabilities of options (single words or letters)."""
         self._check_calls()
-        messages = self._messages(system, user)
+        messages = self._messages(system, user, True)
         request = {"role": role, "messages": messages, "options": list(options)}
         return self.tape.do("options", request, lambda: self._choose(messages, options))["logprobs"]
 
@@ -231,10 +233,10 @@ class World:
         if left < self.tries:
             raise StepFailed(f"budget: a reply may take {self.tries} tries, {max(0, left)} are left")
 
-    def _messages(self, system: str, user: str) -> list[Plain]:
+    def _messages(self, system: str, user: str, see: bool) -> list[Plain]:
         """The prompt; frames stand as a note of which they are, and are put in when it is sent."""
         content: Any = user
-        if self.frames.count:
+        if see and self.frames.count:
             content = [{"type": "frames", **asdict(self.frames)}, {"type": "text", "text": user}]
         return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 

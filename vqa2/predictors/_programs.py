@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from vqa2.agents.run import PROGRAMS, live
 from vqa2.agents.trace import Trace, write_trace
 from vqa2.agents.world import Asked, Means
+from vqa2.core.errors import ConfigError
 from vqa2.core.records import Answer, Query
 from vqa2.core.run import fingerprint
 
@@ -25,11 +26,11 @@ class ProgramPredictor:
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 per query, from its trace."""
-        return [self._answer(q, "score01") for q in queries]
+        return [self._answer(q, "score", "score01") for q in queries]
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """A text per query, from its trace."""
-        return [self._answer(q, "text") for q in queries]
+        return [self._answer(q, "answer", "text") for q in queries]
 
     def trace(self, asked: Asked) -> Trace:
         """One item; its trace is on disk before it is returned."""
@@ -37,8 +38,10 @@ class ProgramPredictor:
         write_trace(self.traces / f"{_file_name(asked)}.json", made)
         return made
 
-    def _answer(self, query: Query, field: str) -> Answer:
-        asked = Asked(id=query.id, path=query.path, kind=query.kind, question=query.question)
+    def _answer(self, query: Query, want: Literal["score", "answer"], field: str) -> Answer:
+        if want == "answer" and query.question is None:
+            raise ConfigError(f"{query.id}: a question is needed to answer")
+        asked = Asked(id=query.id, path=query.path, kind=query.kind, question=query.question, want=want)
         result = self.trace(asked).result
         if "error" in result:
             return Answer(id=query.id, error=result["error"])
