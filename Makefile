@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# half of the processor's cores, for two trainings side by side (faster than one after the other on all of them)
+HALF = $(shell $(PYTHON) -c 'import os; print(max(1, os.cpu_count() // 2))')
 preset ?= tiny
 name ?= tiny
 stage ?= all
@@ -32,16 +34,30 @@ train: setup ## stage=<name> or all, preset=tiny|paper, ARGS="key=value ..."
 eval: setup ## benchmark=<name> or all, ARGS="key=value ..."
 	$(RUN) eval.py benchmark=$(benchmark) $(ARGS)
 
-table: setup ## the tables of the last evaluation, as Markdown
+table: setup ## table=vqa2-2 ... qrouter-qbench: a paper's table beside ours (ablations with preset=tiny train); none: the last evaluation
+ifdef table
+	$(RUN) table.py table=$(table) preset=$(preset) $(ARGS)
+else
 	@test -f runs/$(name)/eval/report.md || { echo "error: runs/$(name)/eval/report.md: no evaluation yet; run make eval first" >&2; exit 2; }
 	@cat runs/$(name)/eval/report.md
+endif
 
 ablation: setup ## temporal distortions with and without motion tokens (two short trainings, same data and steps)
 	$(RUN) train.py stage=base
-	$(RUN) train.py stage=distortion name=motion-on hparams@stage=ablation/motion
-	$(RUN) train.py stage=distortion name=motion-off hparams@stage=ablation/motion model.use_motion=false
-	$(RUN) eval.py run=motion-on benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]' samples=0
-	$(RUN) eval.py run=motion-off benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]' samples=0
+	OMP_NUM_THREADS=$(HALF) $(MAKE) --no-print-directory -j2 motion-on motion-off
+
+# the arms of the ablation
+.PHONY: motion-on motion-off
+TEMPORAL = samples=0 benchmark=distortion 'benchmarks.distortion.files=[distortion_temporal.test.jsonl]'
+motion-on: ## (ablation) the arm with motion tokens
+	$(RUN) train.py stage=distortion name=$@ hparams@stage=ablation/motion
+	$(RUN) eval.py run=$@ $(TEMPORAL)
+# It runs beside motion-on; two progress bars would overwrite each other.
+motion-off: ## (ablation) the arm without motion tokens
+	@mkdir -p runs
+	@echo "motion-off runs beside it, its output is in runs/$@.log"
+	@{ $(RUN) train.py stage=distortion name=$@ hparams@stage=ablation/motion model.use_motion=false && \
+	$(RUN) eval.py run=$@ $(TEMPORAL); } > runs/$@.log 2>&1 || { cat runs/$@.log >&2; exit 2; }
 
 test: setup ## the tests, a few minutes
 	$(RUN) -m pytest -q -n 2

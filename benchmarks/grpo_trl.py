@@ -27,8 +27,11 @@ from trl import GRPOConfig, GRPOTrainer
 from vqa2.core.records import Instruction, Turn
 from vqa2.core.scale import LEVELS
 from vqa2.model.processing import train_tokenizer
+from vqa2.train._grpo_alarms import Alarms
+from vqa2.train._grpo_show import Show
 from vqa2.train._packed import Packing
 from vqa2.train.grpo import GRPOTrainer as OurTrainer
+from vqa2.train.grpo_config import Control
 from vqa2.train.grpo_rewards import TrlReward
 
 SIDE, PATCH, GROUP, LENGTH, STEPS = 224, 14, 8, 64, 3
@@ -164,8 +167,16 @@ def trainer(side: str, made: LlavaOnevisionProcessor, image: Image.Image, out: s
     turns = (Turn(user=QUESTION, assistant=""),)
     row = Instruction(id="r", clip_id="c", kind="image", media="i.png", task="grpo", turns=turns, mos=50.0)
     rewards, packing = {"a": TrlReward(few_a, 1.0)}, Packing(max_tokens=1_000_000, attention="sdpa")
+    nothing = Alarms(steps=0, patience=1, parse_rate=0.0, length=0.5, stop=False)
+    control = Control(
+        resample_rounds=0,
+        reward_timeout_s=60.0,
+        shuffle_rewards=False,
+        alarms=nothing,
+        show=Show(every=0, prompts=1),
+    )
     one = One(made, image, QUESTION)
-    return OurTrainer(model(made, Stock), args, [row] * STEPS, one, rewards, made.tokenizer, packing)
+    return OurTrainer(model(made, Stock), args, [row] * STEPS, one, rewards, made.tokenizer, packing, control)
 
 
 def main() -> None:

@@ -1,14 +1,56 @@
-"""`python -m data_prep [source=synthetic] [set=all] [key=value ...]`: source media -> instruction sets."""
+"""`python -m data_prep [command] [key=value ...]`: source media -> instruction sets, or one of COMMANDS."""
+
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
 
 from vqa2.core.config import decode
 from vqa2.launch import composed, guarded
 
+_CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
+
 
 def main(overrides: list[str]) -> None:
+    """Without a command: media and instruction sets of a source."""
     from data_prep.run import DataPrepRun, prepare
 
     prepare(decode(DataPrepRun, composed("data_prep", overrides), "data_prep"), progress=True)
 
 
+def extend(overrides: list[str]) -> None:
+    """Depictions -> question-answer rows."""
+    from data_prep.extend import ExtendRun
+    from data_prep.extend import extend as run
+
+    made = decode(ExtendRun, composed("extend", overrides), "extend")
+    manifest = run(made, _CONSOLE)
+    kinds = ", ".join(f"{kind} {count}" for kind, count in manifest["kinds"].items())
+    refused = sum(manifest["refused"].values())
+    _CONSOLE.print(f"{made.out}: {manifest['rows']} rows ({kinds}); {refused} replies or pairs refused", markup=False)
+
+
+def leaks(overrides: list[str]) -> None:
+    """Which clips two collections share. Exit code 1 where they share any."""
+    from data_prep.leaks import LeaksRun
+    from data_prep.leaks import leaks as run
+
+    report = run(decode(LeaksRun, composed("leaks", overrides), "leaks"), _CONSOLE)
+    if report["clips of b in a"]:
+        sys.exit(1)
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
+    "extend": (extend, ()),
+    "leaks": (leaks, ("a", "b")),
+}
+"""Name -> (function of the overrides, keys of its words without `=`)."""
+
+
 if __name__ == "__main__":
-    guarded(main)
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        command, positional = COMMANDS[words[0]]
+        guarded(command, words[1:], positional)
+    else:
+        guarded(main)

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.extend import ExtendRun
+from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
 from vqa2.experts.pool import PoolSpec
 from vqa2.launch import composed, conf_dir, options, split_arguments
+from vqa2.tables import TableRun
 from vqa2.train.plan import TrainRun
 
 CONF = conf_dir()
@@ -32,16 +35,27 @@ def check(path: Path) -> None:
     elif group in ("stage", "model", "data", "engine", "preset"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
-        rewards = train("stage=grpo").stage["rewards"]
+        given = train("stage=grpo").stage["rewards"]
+        rewards = (
+            given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
+        )
         build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group == "lexicon":
+        decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")
     elif group == "llm":
         build("llm", yaml.safe_load(path.read_text(encoding="utf-8")), "llm")
+    elif group == "benchmark/form":
+        values = composed("eval", ["benchmark=scoring"])["benchmarks"]["konvid-1k"]
+        assert values["name"] == name, f"{path}: no test composes this file"
     elif group in ("benchmark", "predictor"):
         extra = ["predictor.answers=x"] if name == "saved" else []
         made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")
         build("predictor", made.predictor, "predictor")
         for key, values in made.benchmarks.items():
             build("benchmark", values, key)
+    elif group in ("table", "table/tiny"):
+        chosen = f"table={path.relative_to(CONF / 'table').with_suffix('').as_posix()}"
+        decode(TableRun, composed("table", [chosen, "name=x"]), "table")
     elif group in ("source", "set", "recipe"):
         extra = ["root=clips"] if name == "folder" else []
         chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
@@ -63,6 +77,9 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
+            "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
+            "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
+            "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
         assert not group, f"{path}: no test composes this file"
         assert name in roots, f"{path}: no test composes this file"

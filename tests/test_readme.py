@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.__main__ import COMMANDS
 from vqa2.launch import composed, split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,10 @@ def test_a_documented_command_exists(page, command):
     script = words[1]
     if script == "-m":
         assert words[2] == "data_prep"
-        composed("data_prep", split_arguments(words[3:]))
+        if words[3:] and words[3] in COMMANDS:
+            composed(words[3], split_arguments(words[4:], COMMANDS[words[3]][1]))
+        else:
+            composed("data_prep", split_arguments(words[3:]))
         return
     assert (ROOT / script).is_file()
     if script in ("train.py", "eval.py"):

@@ -5,7 +5,7 @@ An entry-point module: the only place where benchmarks, predictors and training 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -16,16 +16,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._judge import Judge
 from vqa2.bench._report import write_html
-from vqa2.bench._runner import REPORT
+from vqa2.bench._runner import REPORT, write_report
 from vqa2.bench._runner import run as run_benchmark
 from vqa2.bench._samples import draw
 from vqa2.bench._summary import Point, RunSummary, Sample, Stage
 from vqa2.bench._table import table, write_markdown
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
-from vqa2.core.records import Answer, Report
+from vqa2.core.records import Answer, Metric, Report
 from vqa2.core.run import DONE, environment
+from vqa2.predictors.saved import SavedPredictor
 
 DATA_NOTE = (
     "Embedded data: photographs and textures in motion, degraded at known strength. Scores are compared with "
@@ -36,7 +38,9 @@ DATA_NOTE = (
 @spec
 class EvalRun:
     """`benchmarks` and `predictor` are components by name; with predictor `model` and folder `auto`, `stages` says
-    which stage's model of `run` answers which benchmark. `samples` answers are shown in the report."""
+    which stage's model of `run` answers which benchmark. `samples` answers are shown in the report. `against`: saved
+    answers that scoring benchmarks are tested against, item by item. `llm`, `second_llm`: what `judge` grades open
+    answers with."""
 
     benchmarks: dict[str, dict[str, Any]]
     predictor: dict[str, Any]
@@ -45,6 +49,10 @@ class EvalRun:
     train_preset: str
     stages: dict[str, str]
     ablation: tuple[str, ...]
+    against: str | None
+    llm: dict[str, Any]
+    second_llm: dict[str, Any]
+    judge: Judge
     samples: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
@@ -55,6 +63,9 @@ class Scored(Protocol):
 
     def points(self, items, answers) -> list[Point]:
         """One point per scored item."""
+
+    def compare(self, items, answers, others) -> tuple[Metric, ...]:
+        """Metrics of `answers` minus those of `others`, with significance."""
 
 
 @dataclass
@@ -77,8 +88,12 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         benchmark = build("benchmark", values, f"benchmarks.{key}")
         predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
         out = home / "eval" / key
-        page.reports.append(_run(benchmark, predictor, out, key))
-        _collect(page, benchmark, read_answers(out / ANSWERS), key, made)
+        report, answers = _run(benchmark, predictor, out, key), read_answers(out / ANSWERS)
+        if made.against is not None and isinstance(benchmark, Scored):
+            report = _compared(report, benchmark, answers, made.against)
+            write_report(out / REPORT, report)
+        page.reports.append(report)
+        _collect(page, benchmark, report, answers, made)
     # Into a file or a pipe the table keeps its columns; a terminal has its own width.
     console = Console() if Console().is_terminal else Console(width=160)
     console.print(table(page.reports))
@@ -119,14 +134,22 @@ def _run(benchmark, predictor, out: Path, key: str) -> Report:
         )
 
 
-def _collect(page: _Page, benchmark, answers: dict[str, Answer], key: str, made: EvalRun) -> None:
+def _compared(report: Report, benchmark, answers: dict[str, Answer], against: str) -> Report:
+    """The report with the differences to saved answers as one more group."""
+    items = benchmark.items()
+    others = SavedPredictor(Path(against)).score([item.query for item in items])
+    made = benchmark.compare(items, [answers[i.query.id] for i in items], others)
+    return replace(report, groups={**report.groups, f"difference to {against}": made})
+
+
+def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:
     """Scatter points of scoring benchmarks, sample answers of question benchmarks."""
     items = benchmark.items()
     ordered = [answers[i.query.id] for i in items]
     if isinstance(benchmark, Scored):
-        page.points[key] = benchmark.points(items, ordered)
+        page.points[report.benchmark] = benchmark.points(items, ordered)
     elif "reference" in items[0].target and made.samples:
-        page.samples += draw(benchmark, items, ordered, count=made.samples, seed=made.seed, width_px=160)
+        page.samples += draw(items, ordered, report.marks, count=made.samples, seed=made.seed, width_px=160)
         page.samples_note = "drawn at random with the seed of this evaluation"
 
 

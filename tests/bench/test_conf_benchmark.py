@@ -13,13 +13,16 @@ from data_prep.sets.benchmark import Benchmark
 from vqa2.bench._runner import run
 from vqa2.core.config import build, names
 from vqa2.core.records import Clip, Distortion
+from vqa2.launch import composed
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted(p.stem for p in (CONF / "benchmark").glob("*.yaml") if p.stem != "all")
+GROUPS = ("all", "scoring")
+QUESTIONS = ("qbench-video-dev", "qbench-video-test")
+FILES = sorted(p.stem for p in (CONF / "benchmark").glob("*.yaml") if p.stem not in GROUPS)
 
 
 def load(label):
-    return yaml.safe_load((CONF / "benchmark" / f"{label}.yaml").read_text())
+    return composed("eval", [f"benchmark={label}"])["benchmarks"][label]
 
 
 @pytest.mark.parametrize("label", FILES)
@@ -34,14 +37,18 @@ def test_predictor_yaml_decodes(name):
     assert build("predictor", yaml.safe_load((CONF / "predictor" / f"{name}.yaml").read_text()), "predictor").open()
 
 
-def test_all_composes_every_benchmark_into_one_mapping(tmp_path):
+def test_the_groups_compose_every_benchmark_into_a_mapping(tmp_path):
     (tmp_path / "root.yaml").write_text("defaults:\n  - benchmark: all\n  - _self_\n")
     (tmp_path / "benchmark").symlink_to(CONF / "benchmark")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        assert sorted(compose("root")["benchmarks"]) == FILES
-        picked = compose("root", overrides=["benchmark=qbench-video", "benchmarks.qbench-video.judge=none"])
-    assert list(picked["benchmarks"]) == ["qbench-video"]
-    assert picked["benchmarks"]["qbench-video"]["judge"] == "none"
+        embedded = set(compose("root")["benchmarks"])
+        published = set(compose("root", overrides=["benchmark=scoring"])["benchmarks"])
+        assert embedded == {"synthetic", "synthetic-streaming", "distortion", "qbench-video"}
+        assert embedded | published == {f for f in FILES if f not in QUESTIONS}
+    picked = composed("eval", ["benchmark=qbench-video", "llm=http", "llm.model=m", "judge.rounds=3"])["benchmarks"]
+    assert list(picked) == ["qbench-video"]
+    assert picked["qbench-video"]["judge"]["rounds"] == 3
+    assert picked["qbench-video"]["judge"]["llms"]["first"]["model"] == "m"
 
 
 def test_names_are_those_of_the_embedded_data():
@@ -63,5 +70,5 @@ def test_the_embedded_benchmark_is_read_and_a_perfect_predictor_is_perfect(tmp_p
     made = build("benchmark", values, "benchmarks.q")
     replies = {i.query.id: i.target["reference"] for i in made.items()}
     report = run(made, scripted(replies), tmp_path / "o", quiet)
-    assert [m.value for m in report.metrics] == [1.0, 1.0, 1.0]
+    assert [m.value for m in report.metrics] == [1.0, 1.0, 1.0, 1.0]
     assert (report.n_scored, report.n_expected) == (120, 120)

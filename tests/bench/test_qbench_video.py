@@ -3,7 +3,8 @@
 import pytest
 
 from vqa2.bench._items import chance_of
-from vqa2.bench._judge import Vocabulary, grade
+from vqa2.bench._judge import Judge
+from vqa2.bench._judge_rules import Vocabulary, grade
 from vqa2.bench._parse import letter, option
 from vqa2.bench._runner import run
 from vqa2.bench.qbench_video import QBenchVideo
@@ -30,10 +31,20 @@ def made(write_json, tmp_path):
             "label": "qbench-video",
             "file": str(write_json(records)),
             "video_root": str(tmp_path / "video"),
+            "pairs": "exclude",
+            "prompt": "plain",
             "reply": "letter",
-            "judge": "rules",
+            "judge": Judge(
+                llms={"first": {"name": "rules"}},
+                rounds=5,
+                budget=None,
+                give_up_after=5,
+                cache=str(tmp_path / "judge.sqlite"),
+                published="gpt-4o",
+            ),
             "vocabulary": WORDS,
             "reference_keys": ("correct_ans", "correct_answer", "answer_ref"),
+            "published_n": None,
             "batch_size": 2,
             "bootstrap": 30,
             "seed": 0,
@@ -95,22 +106,25 @@ def test_items_carry_the_shared_prompts(made):
 def test_closed_accuracies_by_type_concern_and_origin_with_chance(made, scripted, quiet, tmp_path):
     replies = {A: "B.", B: "(A)", C: "Slight noise"}
     report = run(made([YES_NO, WHAT, OPEN]), scripted(replies), tmp_path / "o", quiet)
-    overall, parsed, opened = report.metrics
+    overall, both, parsed, opened = report.metrics
+    assert (both.name, both.value, both.n, chance_of(both)) == ("Overall", 0.5, 3, None)
     assert (overall.name, overall.value, overall.n, chance_of(overall)) == ("Overall (closed)", 0.5, 2, 0.375)
     assert "plain mean over closed questions" in overall.note
     assert (parsed.value, parsed.n) == (1.0, 2)
     assert (opened.name, opened.value, opened.n) == ("open (rule judge)", 0.5, 1)
     groups = {k: {m.name: (m.value, m.n, chance_of(m)) for m in v} for k, v in report.groups.items()}
-    assert groups["accuracy by question type"] == {"yes-or-no": (1.0, 1, 0.5), "what/how": (0.0, 1, 0.25)}
-    assert groups["accuracy by quality concern"] == {"Technical": (0.5, 2, 0.375), "Temporal": (0.0, 1, 0.25)}
-    assert groups["accuracy by video type"] == {"natural": (1.0, 1, 0.5), "CG": (0.0, 1, 0.25)}
+    assert groups["score by question type"] == {
+        "yes-or-no": (1.0, 1, 0.5), "what/how": (0.0, 1, 0.25), "open_ended": (0.5, 1, None)}  # fmt: skip
+    assert groups["score by quality concern"] == {"Technical": (0.5, 3, None), "Temporal": (0.0, 1, 0.25)}
+    assert groups["score by video type"] == {"natural": (0.75, 2, None), "CG": (0.0, 1, 0.25)}
+    assert report.marks == {A: 1.0, B: 0.0, C: 0.5}
     assert (report.n_scored, report.n_expected) == (3, 3)
 
 
 def test_unparseable_letters_are_wrong_counted_and_listed(made, scripted, quiet, tmp_path):
     report = run(made([YES_NO, WHAT, OPEN]), scripted({A: "Yes", B: "C", C: "x"}), tmp_path / "o", quiet)
     assert (report.metrics[0].value, report.metrics[0].n) == (0.5, 2)
-    assert (report.metrics[1].value, report.metrics[1].note) == (0.5, "1 unparseable replies, counted as wrong")
+    assert (report.metrics[2].value, report.metrics[2].note) == (0.5, "1 unparseable replies, counted as wrong")
     assert report.failures == ((A, "unparseable reply: 'Yes'"),)
     assert (report.n_scored, report.n_expected) == (2, 3)
 
@@ -123,10 +137,12 @@ def test_text_replies_are_read_by_option(made, scripted, quiet, tmp_path):
 
 def test_without_a_judge_open_questions_are_asked_but_not_graded(made, scripted, quiet, tmp_path):
     predictor = scripted({A: "B", B: "C", C: "x"}, broken=[C])
-    report = run(made([YES_NO, WHAT, OPEN], judge="none", vocabulary=None), predictor, tmp_path / "o", quiet)
+    report = run(made([YES_NO, WHAT, OPEN], vocabulary=None), predictor, tmp_path / "o", quiet)
     assert C in predictor.asked
-    assert report.metrics[2].value is None
-    assert report.metrics[2].note == "not graded (judge: none); 0 of 1 open questions answered"
+    assert report.metrics[1].value is None
+    assert report.metrics[1].note == "undefined: open questions are not graded"
+    assert report.metrics[3].value is None
+    assert report.metrics[3].note == "not graded (no judge or no reference); 0 of 1 open questions answered"
     assert (report.n_scored, report.n_expected) == (2, 2)
 
 
@@ -140,7 +156,7 @@ def test_pairs_are_excluded_by_name_and_counted(made, scripted, quiet, tmp_path)
 def test_a_record_without_concern_is_in_no_concern_column(made, scripted, quiet, tmp_path):
     bare = {k: v for k, v in WHAT.items() if k != "quality_concern"}
     report = run(made([YES_NO, bare]), scripted({A: "B", B: "C"}), tmp_path / "o", quiet)
-    assert [(m.name, m.n) for m in report.groups["accuracy by quality concern"]] == [("Technical", 1)]
+    assert [(m.name, m.n) for m in report.groups["score by quality concern"]] == [("Technical", 1)]
     assert any("1 of 2 questions have no quality_concern" in n for n in report.notes)
 
 
@@ -155,8 +171,8 @@ def test_a_missing_key_names_file_record_and_key(made, key):
 
 def test_an_open_question_without_a_reference_fails_loudly(made):
     broken = {k: v for k, v in OPEN.items() if k != "correct_answer"}
-    with pytest.raises(DataError, match="record 0: correct_ans: no reference text under correct_ans, correct_answer"):
-        made([broken], judge="none").items()
+    with pytest.raises(DataError, match="record 1: correct_ans: no reference text under correct_ans, correct_answer"):
+        made([YES_NO, broken], vocabulary=None).items()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +207,56 @@ def test_files_that_are_not_lists_of_records_are_refused(made, write_json, tmp_p
 
 def test_the_rule_judge_refuses_references_it_cannot_read(made):
     free = {**OPEN, "correct_answer": "The waterfall flows upwards."}
-    with pytest.raises(ConfigError, match="for the embedded benchmark only, use judge=none"):
+    with pytest.raises(ConfigError, match="for the embedded benchmark only, use vocabulary=null"):
         made([free]).items()
-    with pytest.raises(ConfigError, match="vocabulary: judge=rules needs it"):
-        made([OPEN], vocabulary=None).items()
+
+
+def test_pairs_are_included_by_name(made, scripted, quiet, tmp_path):
+    both = {**PAIR, "context": "Compare-fine", "question": "Which is sharper?"}
+    benchmark = made([YES_NO, both], pairs="include", prompt="official")
+    single, pair = benchmark.items()
+    assert (single.query.path.name, single.query.second) == ("a.mp4", None)
+    assert (pair.query.path.name, pair.query.second.name) == ("a.mp4", "b.mp4")
+    assert "The first <first_key_frames> frames" in pair.query.question
+    replies = {i.query.id: "B." for i in (single, pair)}
+    report = run(benchmark, scripted(replies), tmp_path / "o", quiet)
+    assert {m.name: m.n for m in report.groups["score by context"]} == {"Global": 1, "Compare-fine": 1}
+    assert not any("excluded" in note for note in report.notes)
+    with pytest.raises(DataError, match="record 0: video_name: a question about two videos needs _cat_"):
+        made([JOINT], pairs="include").items()
+    with pytest.raises(ConfigError, match="pairs: prompt=vqa2 is worded for one video"):
+        made([YES_NO], pairs="include", prompt="vqa2").items()
+
+
+def test_published_prompts_name_frames_and_options(made):
+    closed, free = (i.query.question for i in made([YES_NO, OPEN], prompt="vqa2", vocabulary=None).items())
+    assert closed.startswith(
+        "You will receive <key_frames> distinct frames that have been uniformly sampled in each second"
+    )
+    assert "all <motion_frames> frames" in closed
+    assert closed.count("<video>") == closed.count("<motion>") == 1
+    asked = "Please answer the question in the following format: "
+    asked += "the uppercase letter of the correct answer option itself"
+    assert closed.endswith(f"Blur?\nA. No\nB. Yes\n{asked} +'.'. Please do not add any other answers beyond this.")
+    assert free.endswith("Why?\nPlease directly answer the question.")
+    with pytest.raises(ConfigError, match="prompt=vqa2 asks for letters"):
+        made([YES_NO], prompt="vqa2", reply="text").items()
+
+
+def test_withheld_answers_are_asked_and_not_graded(made, scripted, quiet, tmp_path):
+    bare = [{k: v for k, v in r.items() if k not in ("correct_choice", "correct_answer")} for r in (YES_NO, WHAT, OPEN)]
+    predictor = scripted({A: "B", B: "C", C: "x"})
+    report = run(made(bare), predictor, tmp_path / "o", quiet)
+    assert predictor.asked == [A, B, C]
+    assert [m.value for m in report.metrics] == [None] * 4
+    assert (report.n_expected, report.marks) == (0, {})
+    assert any("no right answers" in note for note in report.notes)
+
+
+def test_what_is_not_comparable_is_said(made, scripted, quiet, tmp_path):
+    report = run(made([YES_NO], published_n=892), scripted({A: "B"}), tmp_path / "o", quiet)
+    assert report.deviations == (
+        "1 questions, published on 892",
+        "prompt=plain is not a published prompt",
+        "open questions are not graded by a language model",
+    )

@@ -23,7 +23,10 @@ def scoring(write_set, make_row):
             "label": "s",
             "root": str(root),
             "file": "s.jsonl",
+            "where": {},
+            "without": (),
             "groups": (),
+            "published_n": None,
             "batch_size": 2,
             "bootstrap": 20,
             "seed": 0,
@@ -87,7 +90,7 @@ def test_an_impossible_score_is_a_failure(scoring, scripted, quiet, tmp_path, va
     assert "is not in [0, 1]" in report.failures[0][1]
 
 
-def test_another_configuration_or_predictor_sets_the_old_file_aside(scoring, scripted, quiet, tmp_path):
+def test_another_predictor_or_batch_size_sets_the_old_file_aside(scoring, scripted, quiet, tmp_path):
     run(scoring(), scripted(SCORES), tmp_path, quiet)
     other = scripted(SCORES)
     other.fingerprint = "v2"
@@ -95,9 +98,16 @@ def test_another_configuration_or_predictor_sets_the_old_file_aside(scoring, scr
     assert len(other.asked) == 7
     changed = scripted(SCORES)
     changed.fingerprint = "v2"
-    run(scoring(bootstrap=21), changed, tmp_path, quiet)
+    run(scoring(batch_size=3), changed, tmp_path, quiet)
     assert len(changed.asked) == 7
     assert len(list(tmp_path.glob("*.stale"))) == 2
+
+
+def test_another_way_to_grade_asks_nothing(scoring, scripted, quiet, tmp_path):
+    run(scoring(), scripted(SCORES), tmp_path, quiet)
+    again = scripted(SCORES)
+    run(scoring(bootstrap=21, seed=1), again, tmp_path, quiet)
+    assert again.asked == []
 
 
 def test_a_changed_clip_is_asked_again_and_only_that(scoring, scripted, quiet, tmp_path):
@@ -131,7 +141,8 @@ def test_a_predictor_out_of_order_is_refused(scoring, scripted, quiet, tmp_path)
 
 def test_an_id_twice_is_an_error(scripted, quiet, tmp_path, write_set, make_row):
     root = write_set("s.jsonl", [make_row(1, SCORE_QUESTION, mos=5.0), make_row(1, SCORE_QUESTION, mos=6.0)])
-    twice = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), batch_size=2, bootstrap=0, seed=0)
+    twice = Scoring(label="s", root=str(root), file="s.jsonl", where={}, without=(), groups=(),
+                    published_n=None, batch_size=2, bootstrap=0, seed=0)  # fmt: skip
     with pytest.raises(DataError, match="c1 occurs twice"):
         run(twice, scripted(SCORES), tmp_path, quiet)
 

@@ -1,5 +1,7 @@
 """Scoring: scipy's numbers on 100 x score01, groups by tag, the stall text as the question."""
 
+from dataclasses import replace
+
 import pytest
 from scipy import stats
 
@@ -7,10 +9,12 @@ from vqa2.bench._runner import run
 from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import SCORE_QUESTION
+from vqa2.core.records import Answer
 
 MOS = [10.0, 25.0, 40.0, 55.0, 70.0, 85.0, 95.0, 5.0]
 SCORE01 = [0.3, 0.2, 0.35, 0.5, 0.45, 0.8, 0.9, 0.1]
 TABLE = {f"c{n}": s for n, s in enumerate(SCORE01)}
+PLAIN = {"where": {}, "without": (), "published_n": None}
 NAMES = ["noise", "noise", "noise", "noise", "flicker", "flicker", "none", "none"]
 
 
@@ -25,7 +29,10 @@ def made(write_set, make_row):
         label="synthetic",
         root=str(root),
         file="s.jsonl",
+        where={},
+        without=(),
         groups=("distortion", "mos_rule"),
+        published_n=None,
         batch_size=3,
         bootstrap=30,
         seed=0,
@@ -36,9 +43,9 @@ def test_report_equals_scipy_on_raw_scores(made, scripted, quiet, tmp_path):
     report = run(made, scripted(TABLE), tmp_path / "o", quiet)
     found = {m.name: m for m in report.metrics}
     assert found["SRCC"].value == stats.spearmanr(SCORE01, MOS).statistic
-    assert found["PLCC"].value == pytest.approx(stats.pearsonr(SCORE01, MOS).statistic)
+    assert found["PLCC raw"].value == pytest.approx(stats.pearsonr(SCORE01, MOS).statistic)
     mean_square = sum((100 * s - m) ** 2 for s, m in zip(SCORE01, MOS)) / len(MOS)
-    assert found["RMSE"].value == pytest.approx(mean_square**0.5)
+    assert found["RMSE raw"].value == pytest.approx(mean_square**0.5)
     assert found["SRCC"].lo <= found["SRCC"].value <= found["SRCC"].hi
 
 
@@ -79,7 +86,7 @@ def test_stall_text_is_the_question_and_rows_of_one_clip_are_noted(scripted, qui
     rows = [make_row(0, told, mos=30.0), make_row(1, SCORE_QUESTION, mos=60.0)]
     rows.append(rows[0].__class__(**{**rows[0].__dict__, "id": "c0-summary"}))
     root = write_set("s.jsonl", rows)
-    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), batch_size=2, bootstrap=0, seed=0)
+    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), **PLAIN, batch_size=2, bootstrap=0, seed=0)
     predictor = scripted({"c0": 0.1, "c1": 0.2, "c0-summary": 0.3})
     report = run(made, predictor, tmp_path / "o", quiet)
     assert predictor.questions == {"c0": told, "c1": None, "c0-summary": told}
@@ -100,6 +107,64 @@ def test_stall_text_is_the_question_and_rows_of_one_clip_are_noted(scripted, qui
 def test_a_row_that_cannot_be_asked_is_an_error(change, problem, write_set, make_row):
     row = make_row(0, SCORE_QUESTION, mos=30.0, distortion="noise")
     root = write_set("s.jsonl", [row.__class__(**{**row.__dict__, **change})])
-    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=("distortion",), batch_size=2, bootstrap=0, seed=0)
+    made = Scoring(
+        label="s", root=str(root), file="s.jsonl", groups=("distortion",), **PLAIN, batch_size=2, bootstrap=0, seed=0
+    )
     with pytest.raises(DataError, match=problem.replace("[", r"\[")):
         made.items()
+
+
+def renamed(row, media):
+    return replace(row, clip_id=f"other-{row.id}", media=media)
+
+
+def variant(made, **changes):
+    return replace(made, **changes)
+
+
+def test_published_figures_are_comparable_with_the_same_items_only(made, scripted, quiet, tmp_path):
+    whole = run(variant(made, published_n=8), scripted(TABLE), tmp_path / "a", quiet)
+    assert whole.deviations == ("rows of split unnamed, published on test",)
+    fewer = run(variant(made, published_n=9), scripted(TABLE, broken=["c0"]), tmp_path / "b", quiet)
+    assert fewer.deviations[0] == "8 items, published on 9"
+    assert fewer.deviations[2] == "1 items not scored"
+    assert (whole.metrics[0].n, fewer.metrics[0].n) == (8, 7)
+
+
+def test_rows_of_the_test_split_are_no_deviation(made, scripted, quiet, tmp_path, write_set, make_row):
+    write_set("s.jsonl", [make_row(n, SCORE_QUESTION, mos=m, split="test") for n, m in enumerate(MOS)])
+    report = run(variant(made, groups=(), published_n=8), scripted(TABLE), tmp_path / "o", quiet)
+    assert report.deviations == ()
+
+
+def test_where_keeps_one_row_a_clip_and_without_leaves_training_clips_out(made, write_set, make_row):
+    rows = [make_row(n, SCORE_QUESTION, mos=50.0, format="digits" if n % 2 else "summary") for n in range(6)]
+    root = write_set("s.jsonl", rows)
+    write_set("train.jsonl", [make_row(0, SCORE_QUESTION), make_row(4, "other")])
+    picked = variant(made, groups=(), where={"format": "summary"})
+    assert [i.query.id for i in picked.items()] == ["c0", "c2", "c4"]
+    clean = variant(picked, without=(str(root / "train.jsonl"),))
+    assert [i.query.id for i in clean.items()] == ["c2"]
+    write_set("train.jsonl", [renamed(make_row(2, "x"), "LIVE/test/c2.mp4"), renamed(make_row(0, "x"), "c0.mp4")])
+    assert [i.query.id for i in clean.items()] == ["c0", "c4"], "other ids, same folder and name; a bare name is none"
+    write_set("train.jsonl", [make_row(99, SCORE_QUESTION)])
+    with pytest.raises(DataError, match=r"without: no clip of .*train.jsonl"):
+        clean.items()
+    write_set("s.jsonl", [make_row(0, SCORE_QUESTION, mos=1.0)])
+    with pytest.raises(DataError, match=r"tags.format: missing"):
+        picked.items()
+
+
+def test_comparison_is_paired_and_counts_what_is_left_out(made):
+    items = variant(made, bootstrap=400).items()
+    ours = [Answer(id=i.query.id, score01=i.target["mos"] / 100) for i in items]
+    theirs = [Answer(id=i.query.id, score01=s) for i, s in zip(items, [0.9, 0.1, 0.5, 0.2, 0.8, 0.3, 0.6, 0.4])]
+    difference = {m.name: m for m in variant(made, bootstrap=400).compare(items, ours, theirs)}
+    rho = stats.spearmanr([a.score01 for a in theirs], MOS).statistic
+    assert difference["SRCC"].value == pytest.approx(1 - rho)
+    assert difference["SRCC"].lo > 0
+    assert difference["SRCC"].note.startswith("p = 0.0")
+    same = variant(made, bootstrap=400).compare(items, ours, [Answer(id="c0", error="gone"), *ours[1:]])
+    assert (same[0].value, same[0].n) == (0.0, 7)
+    assert same[0].note.startswith("p = 1 ")
+    assert same[0].note.endswith("1 items that not both sides scored left out")

@@ -124,7 +124,7 @@ def test_a_gray_still_folder_gets_no_color_distortion_and_no_stutter(tmp_path):
 def test_training_completes_a_root_that_lacks_sets_and_leaves_another_one_alone(tmp_path, capsys):
     root = tmp_path / "root"
     command = shlex.join(["python", "-m", "data_prep", *TINY])
-    data = DataSpec(root=str(root), prepare=True, command=command, decode_cache_mb=0)
+    data = DataSpec(root=str(root), prepare=True, command=command, decode_cache_mb=0, overlap="refuse", held_out=())
     ensure_data(data, composed)
     whole = {p.name for p in root.glob("*.jsonl")}
     marker = json.loads((root / MARKER).read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqa2.rewards._answer import has_form, read_answer
+from vqa2.rewards._answer import has_form, read_answer, read_choice
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_read_answer(completion, value):
 def test_form_ignores_what_the_answer_says():
     assert has_form("<think>x</think><answer>good</answer>")
     assert not has_form("<think>x</think><answer>good")
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [("A", "A"), (" H. ", "H"), ("I", None), ("a", None), ("A.B", None), ("(A)", None), ("", None), ("3", None)],
+)
+def test_read_choice(reply, letter):
+    assert read_choice(f"<think>x</think><answer>{reply}</answer>") == letter
+    assert read_choice(f"<answer>{reply}</answer>") is None

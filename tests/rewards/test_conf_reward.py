@@ -11,8 +11,11 @@ FOLDER = Path(__file__).parents[2] / "conf" / "reward"
 
 def test_every_reward_has_a_file_that_builds():
     files = {p.stem: OmegaConf.load(p) for p in FOLDER.glob("*.yaml")}
-    mapping = OmegaConf.to_container(OmegaConf.create({"rewards": files}), resolve=True)["rewards"]
+    mapping = OmegaConf.to_container(
+        OmegaConf.create({"policy": {"max_completion_length": 48}, "rewards": files}), resolve=True
+    )["rewards"]
     assert sorted(files) == names("reward")
     made = {name: build("reward", values, name) for name, values in mapping.items()}
     assert made["temporal"].sigma == made["regression"].sigma
+    assert made["overlong"].max_tokens == 48
     assert all(values["name"] == name for name, values in mapping.items())

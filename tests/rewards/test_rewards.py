@@ -3,9 +3,12 @@
 import random
 
 import pytest
+from trl.rewards import get_soft_overlong_punishment
 
 from vqa2.core.config import build
 from vqa2.core.errors import ConfigError
+from vqa2.rewards._scoring import field_of
+from vqa2.rewards.accuracy import Accuracy
 from vqa2.rewards.format import Format
 from vqa2.rewards.ranking import Ranking
 from vqa2.rewards.regression import Regression
@@ -24,12 +27,20 @@ def regression(**change) -> Regression:
 
 
 def ranking(**change) -> Ranking:
-    return build("reward", {"name": "ranking", "weight": 1.0, "eps": EPS} | change, "r")
+    return build("reward", {"name": "ranking", "weight": 1.0, "eps": EPS, "memory": 0} | change, "r")
 
 
 def temporal(**change) -> Temporal:
     perturbation = {"modes": ["reverse"], "segments": 6, "window": 4, "most": 3}
-    values = {"weight": 1.0, "bonus": 0.3, "regression_above": 0.9, "ranking_above": 0.5, "sigma": 0.5, "eps": EPS}
+    values = {
+        "weight": 1.0,
+        "variant": "fixed",
+        "bonus": 0.3,
+        "regression_above": 0.9,
+        "ranking_above": 0.5,
+        "sigma": 0.5,
+        "eps": EPS,
+    }
     return build("reward", {"name": "temporal", "perturbation": perturbation} | values | change, "r")
 
 
@@ -86,6 +97,75 @@ def test_ranking_opponents_are_all_other_prompts():
     assert three[0] == pytest.approx(sum(pairs) / 2)
 
 
+def test_memory_adds_opponents():
+    """A prompt from the memory ranks like a prompt of the step, except that it earns nothing itself."""
+    ids, texts, target = ["a", "a", "b", "b"], [say(a) for a in (4.0, 4.2, 2.0, 2.4)], [4.0, 4.0, 2.0, 2.0]
+    together = ranking()([*texts, say(3.0), say(3.2)], prompt_id=[*ids, "c", "c"], target=[*target, 3.0, 3.0])
+    past = field_of(["c", "c", "b", "b"], [3.0, 3.2, 5.0, 5.0], [3.0, 3.0, 2.0, 2.0])
+    # An older answer of a prompt that is in the step again is no opponent.
+    assert ranking(memory=2)(texts, prompt_id=ids, target=target, past=past) == together[:4]
+    # With one prompt in the step the memory alone decides.
+    alone = ranking(memory=2)(texts[:2], prompt_id=ids[:2], target=target[:2], past=field_of(["c"], [3.0], [3.0]))
+    assert all(0.9 < a < 1.0011 for a in alone)
+
+
+def test_opponents_are_logged():
+    extras, metrics = {}, {}
+    texts, target = [say(4.0), say(2.0), BAD, say("B")], [4.0, 2.0, 3.0, None]
+    ranking()(
+        texts, prompt_id=list("abcd"), target=target,
+        log_extra=extras.__setitem__, log_metric=metrics.__setitem__,
+    )  # fmt: skip
+    # c has no readable answer: it meets a and b, they do not meet it; d asks for no rating.
+    assert extras == {"opponents": [1, 1, 2, None]}
+    assert metrics == {"opponents": pytest.approx(4 / 3)}
+
+
+def test_prompts_without_rating_get_no_rating_rewards():
+    texts, given = [say(4.0), say("B")], {"prompt_id": ["a", "b"], "target": [4.0, None], "perturbed": [say(2.0), None]}
+    assert regression()(texts, **given) == [1.0, None]
+    assert ranking()(texts, **given) == [None, None]
+    assert temporal()(texts, **given) == [0.3, None]
+
+
+def test_accuracy():
+    texts = [say("B"), say(" B. "), say("b"), say("A"), say("B or C"), "B", say(3.0)]
+    choice = ["B"] * 6 + [None]
+    assert Accuracy(weight=1.0)(texts, choice=choice) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None]
+
+
+def test_overlong_equals_trl():
+    ids = [[1] * n for n in range(1, 45)]
+    reward = build("reward", {"name": "overlong", "weight": 1.0, "max_tokens": 40, "cache": 0.2}, "r")
+    expected = get_soft_overlong_punishment(max_completion_len=40, soft_punish_cache=8)(ids)
+    assert reward(completion_ids=ids) == pytest.approx(expected)
+    assert min(expected) == -1.0
+    assert max(expected) == 0.0
+
+
+def test_temporal_variants():
+    """Two clips; a's clean group is better in both terms, b's is better in ranking and worse in regression."""
+    ids, target = ["a"] * 2 + ["b"] * 2, [4.0] * 2 + [2.0] * 2
+    clean = [say(4.0), say(3.5), say(1.5), say(2.6)]
+    perturbed = [say(2.5), say(2.6), say(2.4), say(2.2)]
+    given = {"prompt_id": ids, "target": target, "perturbed": perturbed}
+    # Among the perturbed answers b still wins a little against a (2.3 below 2.55): worse than clean, above chance.
+    assert temporal(variant="paper_aug")(clean, **given) == [0.3, 0.3, 0.0, 0.0]
+    assert temporal(variant="release_nov")(clean, **given) == [0.6, 0.3, 0.3, 0.3]
+    assert temporal()(clean, **given)[:2] == [0.3, 0.0]
+
+
+def test_temporal_variants_take_ties_and_need_what_they_compare():
+    one = {"prompt_id": ["a", "a"], "target": [4.0, 4.0]}
+    same = {"perturbed": [say(4.0)] * 2}
+    assert temporal(variant="release_nov")([say(4.0), say(3.0)], **one, **same) == [0.0, 0.0]
+    assert temporal(variant="release_nov")([say(4.0)] * 2, **one, **same) == [0.3, 0.3]
+    assert temporal(variant="paper_aug")([say(4.0)] * 2, **one, **same) == [None, None]
+    two = {"prompt_id": ["a", "b"], "target": [4.0, 2.0], "perturbed": [say(4.0), say(2.0)]}
+    assert temporal(variant="paper_aug")([say(4.0), say(2.0)], **two) == [0.3, 0.3]
+    assert temporal()([say(4.0), say(2.0)], **two) == [0.0, 0.0]
+
+
 def step(seed: int) -> list[tuple]:
     rng = random.Random(seed)
     rows = []
@@ -97,7 +177,17 @@ def step(seed: int) -> list[tuple]:
     return rows
 
 
-@pytest.mark.parametrize("reward", [regression(), ranking(), temporal(), Format(weight=1.0)])
+@pytest.mark.parametrize(
+    "reward",
+    [
+        regression(),
+        ranking(),
+        temporal(),
+        temporal(variant="paper_aug"),
+        temporal(variant="release_nov"),
+        Format(weight=1.0),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffling_the_step_permutes_rewards(reward, seed):
     def rewards(rows):
@@ -148,7 +238,9 @@ def test_format():
             "stage.rewards.r.weight: input should be greater than 0",
         ),
         ({"name": "regression", "weight": 1.0, "sigma": 0.0}, "stage.rewards.r.sigma"),
-        ({"name": "ranking", "weight": 1.0}, "stage.rewards.r.eps: required and missing"),
+        ({"name": "ranking", "weight": 1.0, "memory": 0}, "stage.rewards.r.eps: required and missing"),
+        ({"name": "ranking", "weight": 1.0, "eps": 1e-6, "memory": -1}, "stage.rewards.r.memory"),
+        ({"name": "overlong", "weight": 1.0, "max_tokens": 8, "cache": 1.5}, "stage.rewards.r.cache"),
         ({"name": "format", "weight": 1.0, "wieght": 2.0}, "did you mean 'weight'"),
     ],
 )

@@ -13,11 +13,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig
 
-from vqa2.core.config import build
+from vqa2.core.config import build, decode
 from vqa2.core.records import Instruction, Turn
 from vqa2.data.video import Video
 from vqa2.train._packed import Packing
 from vqa2.train.grpo import GRPOTrainer
+from vqa2.train.grpo_config import Control
 from vqa2.train.grpo_rewards import TrlReward
 
 WORDS = ["<pad>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", *"0123456789.", *"abcde "]
@@ -154,10 +155,17 @@ REWARDS = {"letters": TrlReward(few_as, 1.0)}
 
 def real_rewards() -> dict:
     perturbation = {"modes": ["reverse"], "segments": 4, "window": 4, "most": 3}
-    temporal = {"bonus": 0.3, "regression_above": 0.1, "ranking_above": 0.1, "sigma": 0.5, "eps": 1e-6}
+    temporal = {
+        "variant": "fixed",
+        "bonus": 0.3,
+        "regression_above": 0.1,
+        "ranking_above": 0.1,
+        "sigma": 0.5,
+        "eps": 1e-6,
+    }
     values = {
         "regression": {"sigma": 0.5},
-        "ranking": {"eps": 1e-6},
+        "ranking": {"eps": 1e-6, "memory": 0},
         "temporal": {**temporal, "perturbation": perturbation},
         "format": {},
     }
@@ -168,7 +176,20 @@ def packing(max_tokens: int = 4096) -> Packing:
     return Packing(max_tokens=max_tokens, attention="sdpa")
 
 
-def trainer(out: Path, model=None, rewards=None, data=None, max_tokens: int = 4096, **change) -> GRPOTrainer:
+def control(**change) -> Control:
+    values = {
+        "resample_rounds": 0,
+        "reward_timeout_s": 60.0,
+        "shuffle_rewards": False,
+        "alarms": {"steps": 0, "patience": 3, "parse_rate": 0.02, "length": 0.25, "stop": False},
+        "show": {"every": 0, "prompts": 2},
+    }
+    return decode(Control, values | change, "stage.control")
+
+
+def trainer(
+    out: Path, model=None, rewards=None, data=None, max_tokens: int = 4096, options: dict | None = None, **change
+) -> GRPOTrainer:
     made = GRPOTrainer(
         model=model if model is not None else toy(),
         args=arguments(out, **change),
@@ -177,6 +198,7 @@ def trainer(out: Path, model=None, rewards=None, data=None, max_tokens: int = 40
         rewards=REWARDS if rewards is None else rewards,
         tokenizer=tokenizer(),
         packing=packing(max_tokens),
+        control=control(**(options or {})),
     )
     made.pop_callback(next(c for c in made.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
     return made

@@ -5,12 +5,25 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import grpo_toy
 import pytest
 import torch
-from grpo_toy import REWARDS, ToyCollate, arguments, few_as, packing, real_rewards, rows, tokenizer, toy, trainer
+from grpo_toy import (
+    REWARDS,
+    ToyCollate,
+    arguments,
+    control,
+    few_as,
+    packing,
+    real_rewards,
+    rows,
+    tokenizer,
+    toy,
+    trainer,
+)
 from trl.rewards import get_soft_overlong_punishment
 
 import vqa2.train.grpo as grpo
@@ -136,7 +149,7 @@ def test_rewards_of_other_completions_teach_nothing(tmp_path):
     rewards = {"neighbors": TrlReward(neighbors, 1.0)}
     made = trainer(tmp_path, rewards=rewards, max_steps=25, per_device_train_batch_size=16, learning_rate=5e-3)
     made.train()
-    made.rewards = REWARDS
+    made.steps.judge.rewards = REWARDS
     assert made.evaluate_rewards(rows(), seed=7)["reward"] < 0.3
 
 
@@ -156,7 +169,7 @@ def scripted(monkeypatch, clean: list[str], disturbed: list[str]):
         mask = (ids != 0).long()
         return Rollout(ids, mask, torch.zeros(len(texts), dtype=torch.bool))
 
-    monkeypatch.setattr(grpo, "sample", sample)
+    monkeypatch.setattr("vqa2.train._grpo_collect.sample", sample)
     return said
 
 
@@ -217,7 +230,7 @@ def test_truncated_completions_can_be_left_out_of_the_loss(tmp_path):
     pairs = iter(made.get_train_dataloader())
     batches, counted = made.get_batch_samples(pairs, 2, torch.device("cpu"))
     clipped = torch.tensor([row["clipped"] for row in table(tmp_path)][-8:])
-    lengths = torch.cat([b["completion_mask"].sum(1) for b in batches])
+    lengths = torch.cat([piece["completion_mask"].sum(1) for b in batches for piece in b["pieces"]])
     assert clipped.any()
     assert (lengths[clipped] == 0).all()
     assert (lengths[~clipped] > 0).all()
@@ -249,7 +262,16 @@ def test_optimizer_groups_are_used(tmp_path):
 
     model = toy()
     made = grpo.GRPOTrainer(
-        model, arguments(tmp_path, max_steps=1), rows(), ToyCollate(), REWARDS, tokenizer(), packing(), None, groups
+        model,
+        arguments(tmp_path, max_steps=1),
+        rows(),
+        ToyCollate(),
+        REWARDS,
+        tokenizer(),
+        packing(),
+        control(),
+        None,
+        groups,
     )
     before = weights(made)
     made.train()
@@ -283,7 +305,7 @@ def test_rewards_and_rows_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(ConfigError, match="max_completion_length: 4 tokens cannot hold an answer"):
         trainer(tmp_path, rewards=real_rewards(), max_completion_length=4)
     with pytest.raises(DataError, match="r0: a GRPO row needs a MOS"):
-        trainer(tmp_path, data=[grpo.replace(rows(1)[0], mos=None)])
+        trainer(tmp_path, data=[replace(rows(1)[0], mos=None)])
     with pytest.raises(ConfigError, match="reward letters: gave 1 values for 8 completions"):
         trainer(tmp_path, rewards={"letters": TrlReward(lambda completions, **_: [0.0], 1.0)}).train()
     with pytest.raises(ConfigError, match="reward letters: gave nan"):

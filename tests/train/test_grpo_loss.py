@@ -77,7 +77,8 @@ def test_loss_and_its_gradient_equal_trl(oracle, monkeypatch, loss_type, level, 
         use_bias_correction_kl=corrected,
         max_completion_length=oracle.max_completion_length,
     )
-    loss, _ = policy_loss(given, settings, items, micro_batches=2)
+    terms = policy_loss(given, settings, items, micro_batches=2)
+    loss = terms.loss
     loss.backward()
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-7)

@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from grpo_toy import arguments, few_as, packing, real_rewards
+from grpo_toy import arguments, control, few_as, packing, real_rewards
 
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError
 from vqa2.core.records import Instruction, Turn
-from vqa2.data.dataset import Collator
+from vqa2.data.dataset import ClipCache, Collator
 from vqa2.data.video import Video
 from vqa2.model.tune import PARTS, Lora, Tune, apply_policy, only_lora, without_lora
 from vqa2.train._grpo_inputs import prompt_batch, take_clips
@@ -102,7 +102,7 @@ def tuned(model, **parts) -> Tune:
 
 
 def collated(processor, model_spec, count: int) -> dict:
-    made = prompt_batch(Clips(processor, None, model_spec.video, side="left", cache_mb=0).collate(rows(count)))
+    made = prompt_batch(Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0)).collate(rows(count)))
     del made["rows"]
     return made
 
@@ -224,9 +224,9 @@ def test_greedy_rollout_equals_the_librarys_generate(small, model_spec):
 
 def trainer(tmp_path, small, model_spec, rewards, **change) -> GRPOTrainer:
     model, processor = small
-    collate = Clips(processor, None, model_spec.video, side="left", cache_mb=0)
+    collate = Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0))
     args = arguments(tmp_path, **{"per_device_train_batch_size": 2 * G, "max_steps": 1} | change)
-    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120))
+    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120), control())
 
 
 @pytest.mark.parametrize(("vision", "passes"), [("frozen", 1), ("full", 2)])

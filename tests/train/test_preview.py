@@ -10,7 +10,7 @@ from small import SMALL_MODEL
 
 from vqa2.core.errors import DataError
 from vqa2.core.run import rank
-from vqa2.data.dataset import Collator
+from vqa2.data.dataset import ClipCache, Collator
 from vqa2.launch import composed, split_arguments
 from vqa2.model.memory import Shape, activation_bytes, blank, kept_bytes
 from vqa2.model.tune import count_parameters
@@ -28,10 +28,10 @@ def jobs(data_root, out, *more):
 def test_activations_are_those_of_a_real_step(small, data_root, tmp_path, model_spec, checkpointing):
     model, processor = small
     job = jobs(data_root, tmp_path)[-1]
-    rows, _ = usable_rows(job.context(), job.stage.sets, "train")
+    rows, _ = usable_rows(job.context(ClipCache(0)), job.stage.sets, "train")
     shape = longest(rows, data_root, processor, job, Console(quiet=True))
     made = blank(model.config, torch.float32)
-    reader = Collator(processor, data_root, model_spec.video, side="right", cache_mb=64)
+    reader = Collator(processor, data_root, model_spec.video, side="right", clips=ClipCache(64))
     row = max(rows, key=lambda r: len(processor.example(r.turns, reader.read(r), r.id).input_ids))
     batch = reader.collate([row] * 4)
     batch = {k: v for k, v in batch.items() if k not in ("rows", "dropped_key_frames")}

@@ -11,7 +11,7 @@ from small import SMALL_MODEL
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Instruction, read_jsonl, write_jsonl
-from vqa2.data.dataset import Collator
+from vqa2.data.dataset import ClipCache, Collator
 from vqa2.launch import composed
 from vqa2.train.callbacks import RichProgress
 from vqa2.train.plan import execute, plan, train
@@ -178,7 +178,7 @@ def test_stills_clips_and_text_in_one_batch_equal_one_by_one(small, model_spec, 
     """Padded right, masked right: every row's logits and losses are its own."""
     model, processor = small
     model.eval()
-    collator = Collator(processor, data_root, model_spec.video, side="right", cache_mb=64)
+    collator = Collator(processor, data_root, model_spec.video, side="right", clips=ClipCache(64))
     sets = ("distortion_spatial", "scoring_ugc", "base")
     rows = [r for s in sets for r in read_jsonl(data_root / f"{s}.train.jsonl", Instruction)[:2]]
     assert [r.kind for r in rows] == ["image", "image", "video", "video", "text", "text"]

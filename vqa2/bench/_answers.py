@@ -1,8 +1,8 @@
 """The answers file of one evaluation: a header line, then one answer a line, appended as soon as it is given.
 
-The header ties the file to a benchmark configuration and a predictor; a file of another pair is set aside (`*.stale`).
-Each row carries a key of what was asked (question, kind, file name and size), so an answer is used again only for the
-same item; answers of failed items are dropped on loading and asked again.
+The header ties the file to a predictor and a batch size; a file of another pair is set aside (`*.stale`). Each row
+carries a key of what was asked (question, kind, file name and size), so an answer is used again only for the same item;
+answers of failed items are dropped on loading and asked again.
 """
 
 import json
@@ -25,8 +25,9 @@ _ANSWER = TypeAdapter(Answer)
 def item_key(item: Item) -> str:
     """What was asked of which file: two items with equal keys have the same answer."""
     query = item.query
-    size = query.path.stat().st_size if query.path.is_file() else None
-    return fingerprint([item.mode, query.kind, query.question, query.path.name, size])
+    files = [path for path in (query.path, query.second) if path is not None]
+    sizes = [(path.name, path.stat().st_size if path.is_file() else None) for path in files]
+    return fingerprint([item.mode, query.kind, query.question, *sizes])
 
 
 class AnswerFile:

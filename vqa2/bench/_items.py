@@ -7,6 +7,7 @@ that cannot be read is a wrong answer in the metrics. Both are failures: counted
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
@@ -27,6 +28,9 @@ class Benchmark(Protocol):
 
     label: str
     batch_size: int
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that decide what is asked and what is right."""
 
     def items(self) -> list[Item]:
         """Everything to ask, in a fixed order, with unique ids. DataError for malformed files."""
@@ -90,9 +94,9 @@ class Marks:
 
 
 def _chance(grades: Sequence[Grade]) -> str:
-    """Chance level: the mean of 1 / number of choices."""
+    """Chance level: the mean of 1 / number of choices, where every item is a choice."""
     levels = [g.item.target["chance"] for g in grades if "chance" in g.item.target]
-    return f"chance {sum(levels) / len(levels):.3f}" if levels else ""
+    return f"chance {sum(levels) / len(levels):.3f}" if levels and len(levels) == len(grades) else ""
 
 
 def chance_of(metric: Metric) -> float | None:

@@ -1,7 +1,9 @@
 """The official Q-Bench-Video JSON, read as released: `question_type` a string or a list, `answers`, `correct_choice`.
 
-Questions about two videos (a `_cat_` name, or a Joint or Compare context) are set aside and named, as in the paper of
-VQA², which reports single videos. `quality_concern` is absent from the released file and therefore optional.
+Questions about two videos (a `<first>_cat_<second>.mp4` name, or a Joint or Compare context) are set aside and named
+where the caller does not want them, as in the paper of VQA², which reports single videos. `quality_concern` is absent
+from the released file and therefore optional. A file without any right answer (the test set's are withheld) is read;
+one that lacks some is an error.
 """
 
 import json
@@ -15,15 +17,18 @@ from vqa2.core.prompts import LETTERS
 from vqa2.core.records import inside
 
 CLOSED, OPEN = ("yes-or-no", "what/how"), "open_ended"
+_CAT = "_cat_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One single-video question. `answers` is empty for open questions; `reference` is the right option's text or the
-    open reference; `choice` its letter."""
+    """One question. `second` is the other video of a pair. `answers` is empty for open questions; `reference` is the
+    right option's text or the open reference, `choice` the option's letter; both empty where answers are withheld."""
 
     id: str
     path: Path
+    second: Path | None
+    context: str
     text: str
     kind: str
     video_type: str
@@ -33,10 +38,17 @@ class Question:
     reference: str
 
 
-def read_questions(
-    file: Path, video_root: Path, reference_keys: Sequence[str]
-) -> tuple[list[Question], list[tuple[str, str]]]:
-    """The questions, and (video_name, reason) of the pairs. DataError names file, record and key."""
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """`excluded`: (video_name, reason) of the pairs that were left out. `withheld`: the file holds no right answers."""
+
+    kept: tuple[Question, ...]
+    excluded: tuple[tuple[str, str], ...]
+    withheld: bool
+
+
+def read_questions(file: Path, video_root: Path, reference_keys: Sequence[str], pairs: bool) -> Questions:
+    """The questions of a file, those about two videos only with `pairs`. DataError names file, record and key."""
     if not file.is_file():
         raise DataError(f"{file}: no such file")
     try:
@@ -45,15 +57,17 @@ def read_questions(
         raise DataError(f"{file}: not JSON: {err}") from None
     if not isinstance(records, list):
         raise DataError(f"{file}: a list of records is needed, got {type(records).__name__}")
-    questions, pairs = [], []
-    for number, values in enumerate(records):
-        record = _Record(file, number, values)
+    read = [_Record(file, number, values) for number, values in enumerate(records)]
+    keys = ("correct_choice", *reference_keys)
+    withheld = not any(key in record.values for record in read for key in keys)
+    kept, excluded = [], []
+    for record in read:
         reason = _pair(record)
-        if reason:
-            pairs.append((record.text("video_name"), reason))
+        if reason and not pairs:
+            excluded.append((record.text("video_name"), reason))
         else:
-            questions.append(_question(record, video_root, reference_keys))
-    return questions, pairs
+            kept.append(_question(record, video_root, None if withheld else reference_keys))
+    return Questions(kept=tuple(kept), excluded=tuple(excluded), withheld=withheld)
 
 
 class _Record:
@@ -86,31 +100,33 @@ class _Record:
 
 
 def _pair(record: _Record) -> str:
-    if "_cat_" in record.text("video_name"):
+    if _CAT in record.text("video_name"):
         return "two videos (_cat_ name)"
-    context = " ".join(record.texts("context"))
+    context = _context(record)
     return f"two videos ({context} context)" if "Joint" in context or "Compare" in context else ""
 
 
-def _question(record: _Record, video_root: Path, reference_keys: Sequence[str]) -> Question:
+def _context(record: _Record) -> str:
+    return " ".join(record.texts("context"))
+
+
+def _question(record: _Record, video_root: Path, reference_keys: Sequence[str] | None) -> Question:
+    """`reference_keys` is None where answers are withheld."""
     kinds = record.texts("question_type")
     kind = next((k for k in (*CLOSED, OPEN) if k in kinds), None)
     if kind is None:
         raise record.error("question_type", f"{', '.join(kinds)} is unknown; known: {', '.join((*CLOSED, OPEN))}")
-    name = record.text("video_name")
-    try:
-        path = inside(video_root, name)
-    except DataError as err:
-        raise record.error("video_name", str(err)) from None
-    answers, choice, reference = (), "", ""
-    if kind == OPEN:
-        reference = _reference(record, reference_keys)
-    else:
-        answers, choice = _options(record)
-        reference = answers[LETTERS.index(choice)]
+    path, second = _paths(record, video_root)
+    answers = () if kind == OPEN else _options(record)
+    choice = reference = ""
+    if reference_keys is not None:
+        choice = "" if kind == OPEN else _choice(record, len(answers))
+        reference = answers[LETTERS.index(choice)] if choice else _reference(record, reference_keys)
     return Question(
-        id=f"{record.number:05d}-{name}",
+        id=f"{record.number:05d}-{record.text('video_name')}",
         path=path,
+        second=second,
+        context=_context(record),
         text=record.text("question"),
         kind=kind,
         video_type=record.text("video_type"),
@@ -121,14 +137,29 @@ def _question(record: _Record, video_root: Path, reference_keys: Sequence[str]) 
     )
 
 
-def _options(record: _Record) -> tuple[tuple[str, ...], str]:
+def _paths(record: _Record, video_root: Path) -> tuple[Path, Path | None]:
+    """The video, or the two of a pair: `<first.mp4>_cat_<second.mp4>.mp4` names both."""
+    first, mark, second = record.text("video_name").partition(_CAT)
+    if _pair(record) and not mark:
+        raise record.error("video_name", f"a question about two videos needs {_CAT} between their names, got {first!r}")
+    try:
+        return inside(video_root, first), inside(video_root, second.removesuffix(".mp4")) if mark else None
+    except DataError as err:
+        raise record.error("video_name", str(err)) from None
+
+
+def _options(record: _Record) -> tuple[str, ...]:
     answers = tuple(record.texts("answers"))
     if not 2 <= len(answers) <= len(LETTERS):
         raise record.error("answers", f"2 to {len(LETTERS)} options are needed, got {len(answers)}")
-    choice, letters = record.text("correct_choice"), LETTERS[: len(answers)]
+    return answers
+
+
+def _choice(record: _Record, count: int) -> str:
+    choice, letters = record.text("correct_choice"), LETTERS[:count]
     if len(choice) != 1 or choice not in letters:
         raise record.error("correct_choice", f"one of {', '.join(letters)} is needed, got {choice!r}")
-    return answers, choice
+    return choice
 
 
 def _reference(record: _Record, keys: Sequence[str]) -> str:

@@ -1,28 +1,26 @@
 """Sample answers for the report page: a seeded random draw, so that neither good nor bad answers are picked by hand."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
 
-from vqa2.bench._items import Grade, Item
+from vqa2.bench._items import Item
 from vqa2.bench._summary import Sample
 from vqa2.core.errors import MediaError
 from vqa2.core.records import Answer
 
 
-class Graded(Protocol):
-    """A benchmark of questions with a reference text."""
-
-    def grade(self, item: Item, text: str) -> Grade:
-        """The mark of one reply."""
-
-
 def draw(
-    benchmark: Graded, items: Sequence[Item], answers: Sequence[Answer], *, count: int, seed: int, width_px: int
+    items: Sequence[Item],
+    answers: Sequence[Answer],
+    marks: Mapping[str, float],
+    *,
+    count: int,
+    seed: int,
+    width_px: int,
 ) -> list[Sample]:
     """`count` random answered items, in the benchmark's order, each with the middle frame of its clip."""
     answered = [(i, a.text) for i, a in zip(items, answers, strict=True) if a.text is not None]
@@ -35,7 +33,7 @@ def draw(
                 question=(item.query.question or "").removeprefix("<video>").strip(),
                 reference=item.target["reference"],
                 reply=text,
-                mark=benchmark.grade(item, text).mark,
+                mark=marks.get(item.query.id),
                 thumbnail=_picture(item.query.path, width_px),
             )
         )

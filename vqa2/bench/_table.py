@@ -44,14 +44,20 @@ def table(reports: Sequence[Report]) -> Table:
 
 def markdown(reports: Sequence[Report]) -> str:
     """Headline metrics, then every group, the notes and the failures of each report."""
-    lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
-    lines += [_line(cells) for report in reports for cells in _rows(report)]
+    lines = [table_line(COLUMNS), table_line(["---"] * len(COLUMNS))]
+    lines += [table_line(cells) for report in reports for cells in _rows(report)]
     for report in reports:
         lines += ["", f"## {report.benchmark}: {report.predictor}", "", f"Scored {coverage(report)} items.", ""]
         lines += [f"- {note}" for note in report.notes]
         for name, metrics in report.groups.items():
-            lines += ["", f"### {name}", "", _line(["", "value", "95 % interval", "n", "note"]), _line(["---"] * 5)]
-            lines += [_line([m.name, number(m.value), interval(m), str(m.n), m.note]) for m in metrics]
+            lines += [
+                "",
+                f"### {name}",
+                "",
+                table_line(["", "value", "95 % interval", "n", "note"]),
+                table_line(["---"] * 5),
+            ]
+            lines += [table_line([m.name, number(m.value), interval(m), str(m.n), m.note]) for m in metrics]
         if report.failures:
             lines += ["", f"### {report.n_failed} not scored", ""]
             lines += [f"- {_cell(name)}: {_cell(reason)}" for name, reason in report.failures]
@@ -69,7 +75,8 @@ def _rows(report: Report) -> list[list[str]]:
     return [[*who, m.name, number(m.value), interval(m), str(m.n), coverage(report), m.note] for m in report.metrics]
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 

@@ -34,6 +34,10 @@ class Distortion:
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that decide what is asked and what is right."""
+        return tuple(Path(self.root) / file for file in self.files)
+
     def items(self) -> list[Item]:
         """One item per row. DataError for a distortion that is neither spatial nor temporal."""
         return [self._item(file, row) for file in self.files for row in rows_of(Path(self.root), file, _TAGS)]
@@ -63,6 +67,7 @@ class Distortion:
                 "accuracy by temporal variant": marks.by(temporal, lambda i: [i.target["variant"]]),
             },
             notes=("a reply is read where it contains exactly one distortion name; unreadable replies count as wrong",),
+            marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
 
     def _item(self, file: str, row: Instruction) -> Item:

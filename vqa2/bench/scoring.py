@@ -1,13 +1,14 @@
-"""Benchmark `scoring`: rated clips (VQA², section 4). SRCC, PLCC, KRCC and RMSE of 100 x score01 against MOS on 0-100.
+"""Benchmark `scoring`: rated clips (VQA², section 4; VQAThinker, table 1). 100 x score01 against MOS on 0-100.
 
-Raw scores, as the released scorers of VQA² and Q-Align: no logistic fit. Departs from them: items that fail are counted
-and listed (the released script skips them), and every figure has n and a 95 % bootstrap interval.
+SRCC and KRCC; PLCC and RMSE both of raw scores, as the released scorers of VQA², VQAThinker and Q-Align report them,
+and after the 4-parameter logistic, as most other work does. Departs from the released scripts: items that fail are
+counted and listed (they skip them), and every figure has n and a 95 % bootstrap interval.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from annotated_types import Ge
@@ -17,28 +18,43 @@ from vqa2.bench._rows import query_of, rows_of
 from vqa2.bench._summary import Point
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
-from vqa2.core.records import Answer, Metric, Report
-from vqa2.core.scale import quality_metric, quality_metrics
+from vqa2.core.records import Answer, Instruction, Metric, Report, read_jsonl
+from vqa2.core.scale import METRICS, paired_difference, quality_metric, quality_metrics
+
+_GROUPED = ("SRCC", "PLCC raw")
 
 
 @register("benchmark", "scoring")
 class Scoring:
     """`file`: instruction rows with MOS under `root`; the row's question (with its stall text) is what is asked.
-    `groups`: tags to break SRCC down by."""
+
+    `where`: tags a row must have, for sets with several rows a clip. `without`: instruction sets (any path) whose clips
+    are left out: what a model was trained on. `groups`: tags to break correlations down by.
+    `published_n`: how many items the published figures are on, null where nothing is published.
+    """
 
     label: str
     root: str
     file: str
+    where: dict[str, str]
+    without: tuple[str, ...]
     groups: tuple[str, ...]
+    published_n: Annotated[int, Ge(1)] | None
     batch_size: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that decide what is asked and what is right."""
+        return (Path(self.root) / self.file, *map(Path, self.without))
+
     def items(self) -> list[Item]:
         """One item per row. DataError for a row without MOS, or with one outside 0-100."""
         root = Path(self.root)
+        rows = rows_of(root, self.file, (*self.groups, *self.where))
+        rows = [r for r in rows if all(r.tags[tag] == value for tag, value in self.where.items())]
         made = []
-        for row in rows_of(root, self.file, self.groups):
+        for row in self._kept(rows):
             if row.mos is None or not 0.0 <= row.mos <= 100.0:
                 raise DataError(f"{root / self.file}: {row.id}: mos: a number on 0-100 is needed, got {row.mos}")
             target = {"mos": row.mos, "clip": row.clip_id, "tags": row.tags}
@@ -51,6 +67,7 @@ class Scoring:
         metrics = quality_metrics(
             [s for _, s in scored], [i.target["mos"] for i, _ in scored], bootstrap=self.bootstrap, seed=self.seed
         )
+        groups = {(name, tag): self._by(name, tag, scored) for tag in self.groups for name in _GROUPED}
         return Report(
             benchmark=self.label,
             predictor=predictor,
@@ -58,8 +75,29 @@ class Scoring:
             n_expected=len(items),
             n_scored=len(scored),
             failures=tuple(errors(items, answers)),
-            groups={f"SRCC by {tag.replace('_', ' ')}": self._by(tag, scored) for tag in self.groups},
+            groups={f"{name} by {tag.replace('_', ' ')}": made for (name, tag), made in groups.items()},
             notes=_notes(items),
+            deviations=tuple(self._deviations(items, len(scored))),
+            marks={i.query.id: 1 - abs(s - i.target["mos"]) / 100 for i, s in scored},
+        )
+
+    def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
+        """Rank and linear correlation of `answers` minus those of `others`, on the items that both scored."""
+        both = [
+            (100 * a.score01, 100 * b.score01, i.target["mos"])
+            for i, a, b in zip(items, answers, others, strict=True)
+            if a.score01 is not None and b.score01 is not None
+        ]
+        ours, theirs, mos = zip(*both) if both else ((), (), ())
+        made = [
+            paired_difference(name, ours, theirs, mos, bootstrap=self.bootstrap, seed=self.seed) for name in METRICS
+        ]
+        lost = len(items) - len(both)
+        return tuple(
+            replace(m, note="; ".join(filter(None, [m.note, f"{lost} items that not both sides scored left out"])))
+            if lost
+            else m
+            for m in made
         )
 
     def points(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Point]:
@@ -70,20 +108,49 @@ class Scoring:
             if a.score01 is not None
         ]
 
-    def _by(self, tag: str, scored: Sequence[tuple[Item, float]]) -> tuple[Metric, ...]:
+    def _kept(self, rows: Sequence[Instruction]) -> Sequence[Instruction]:
+        """The rows whose clips are in none of the sets under `without`, by clip id or by folder and name of the media
+        file (sets of other data roots have other ids). DataError for a set that changes nothing."""
+        for file in self.without:
+            seen = {name for row in read_jsonl(Path(file), Instruction) for name in _clip_names(row)}
+            kept = [row for row in rows if seen.isdisjoint(_clip_names(row))]
+            if len(kept) == len(rows):
+                raise DataError(f"{self.label}.without: no clip of {file} is in {Path(self.root) / self.file}")
+            rows = kept
+        return rows
+
+    def _deviations(self, items: Sequence[Item], scored: int) -> list[str]:
+        """Why the figures are not comparable with published ones."""
+        found = []
+        if self.published_n is not None and len(items) != self.published_n:
+            found.append(f"{len(items)} items, published on {self.published_n}")
+        splits = {i.target["tags"].get("split", "unnamed") for i in items} - {"test"}
+        if splits:
+            found.append(f"rows of split {', '.join(sorted(splits))}, published on test")
+        if scored < len(items):
+            found.append(f"{len(items) - scored} items not scored")
+        return found
+
+    def _by(self, name: str, tag: str, scored: Sequence[tuple[Item, float]]) -> tuple[Metric, ...]:
         groups: dict[str, list[tuple[float, float]]] = {}
         for item, score in scored:
             groups.setdefault(item.target["tags"][tag], []).append((score, item.target["mos"]))
         made = []
         for value, pairs in groups.items():
             x, y = zip(*pairs)
-            made.append(replace(quality_metric("SRCC", x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
+            made.append(replace(quality_metric(name, x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
         return tuple(made)
+
+
+def _clip_names(row: Instruction) -> set[str | tuple[str, ...]]:
+    """What a clip is recognized by in another set. A bare file name is none: many sets have a `1.mp4`."""
+    parts = PurePosixPath(row.media or "").parts[-2:]
+    return {row.clip_id, parts} if len(parts) == 2 else {row.clip_id}
 
 
 def _notes(items: Sequence[Item]) -> tuple[str, ...]:
     """What a reader must know: scale, rows that share a clip, targets that are not human ratings."""
-    notes = ["raw scores 100 x score01 against MOS on 0-100, no logistic fit"]
+    notes = ["100 x score01 against MOS on 0-100; raw, and after a 4-parameter logistic fitted once to all items"]
     clips = len({i.target["clip"] for i in items})
     if clips < len(items):
         notes.append(f"{len(items)} rows on {clips} clips; intervals resample rows, so they are too narrow")

@@ -14,6 +14,17 @@ REASON_QUESTION = (
 
 LETTERS = "ABCDEFGH"
 
+KEY_COUNT, FIRST_COUNT, MOTION_COUNT = "<key_frames>", "<first_key_frames>", "<motion_frames>"
+"""Marks in a question for numbers that only the predictor knows: its key frames, those of the first of two clips, and
+its motion frames."""
+
+
+def with_counts(question: str, key: int, first: int, motion: int) -> str:
+    """The question with its marks replaced by numbers of frames."""
+    for mark, count in ((KEY_COUNT, key), (FIRST_COUNT, first), (MOTION_COUNT, motion)):
+        question = question.replace(mark, str(count))
+    return question
+
 
 INSTRUCTION = {"letter": "Answer with the letter.", "text": "Answer with the text of the option."}
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -92,12 +92,14 @@ class Instruction:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring."""
+    """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring; `second` is the
+    other clip of a question about two. A question may hold the marks of vqa2/core/prompts.py for numbers of frames."""
 
     id: str
     path: Path
     kind: Kind
     question: str | None = None
+    second: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason)."""
+    """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason).
+
+    `deviations`: why these figures are not comparable with published ones (other items, split, judge, frames); empty
+    where they are. `provenance`: hashes, configuration and versions that the figures come from. `marks`: how well each
+    graded item was answered, in [0, 1].
+    """
 
     benchmark: str
     predictor: str
@@ -151,6 +158,9 @@ class Report:
     failures: tuple[tuple[str, str], ...] = ()
     groups: dict[str, tuple[Metric, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, float] = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:

@@ -4,10 +4,12 @@ Scales: `mos` 0-100 (min-max scaled per dataset), `score01` 0-1, `acr` 1-5 (ITU-
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
+from vqa2.core.fit import NoFit, map_logistic4
 from vqa2.core.records import Metric
 
 LEVELS = ("high", "good", "fair", "poor", "low")
@@ -57,18 +59,26 @@ def _rmse(x: np.ndarray, y: np.ndarray) -> float:
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "SRCC": _srcc, "PLCC": _plcc, "KRCC": _krcc, "RMSE": _rmse,
+    "SRCC": _srcc, "PLCC raw": _plcc, "KRCC": _krcc, "RMSE raw": _rmse,
 }  # fmt: skip
+FITTED = {"PLCC raw": "PLCC logistic-4", "RMSE raw": "RMSE logistic-4"}
+"""Metrics that are also reported after the 4-parameter logistic of vqa2/core/fit.py, and their names then."""
 
 
 def quality_metrics(
     predicted: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int
 ) -> tuple[Metric, ...]:
-    """SRCC, PLCC, KRCC and RMSE of raw scores (no logistic fit), each with n and a 95 % bootstrap interval.
+    """METRICS of raw scores, and those in FITTED also after the logistic; each with n and a 95 % bootstrap interval.
 
-    Both arguments must be on the same scale for RMSE to have a meaning; see `quality_metric` for what is undefined.
+    Both arguments must be on the same scale for the raw RMSE to have a meaning; see `quality_metric` for what is
+    undefined. The logistic is fitted once, to all items; its intervals resample the mapped scores.
     """
-    return tuple(quality_metric(name, predicted, target, bootstrap=bootstrap, seed=seed) for name in METRICS)
+    made = []
+    for name in METRICS:
+        made.append(quality_metric(name, predicted, target, bootstrap=bootstrap, seed=seed))
+        if name in FITTED:
+            made.append(_fitted(name, predicted, target, bootstrap, seed))
+    return tuple(made)
 
 
 def quality_metric(
@@ -76,9 +86,7 @@ def quality_metric(
 ) -> Metric:
     """One of METRICS. Undefined (value None, the reason in `note`) with fewer than 3 items or a non-finite value; a
     correlation also where one side is constant."""
-    x, y = np.asarray(predicted, float), np.asarray(target, float)
-    assert x.ndim == 1
-    assert x.shape == y.shape
+    x, y = _pair(predicted, target)
     reason = _undefined(name, x, y)
     if reason:
         return Metric(name=name, value=None, n=len(x), note=reason)
@@ -90,12 +98,66 @@ def quality_metric(
     return Metric(name=name, value=METRICS[name](x, y), n=len(x), lo=lo, hi=hi)
 
 
+def paired_difference(
+    name: str,
+    first: Sequence[float],
+    second: Sequence[float],
+    target: Sequence[float],
+    *,
+    bootstrap: int,
+    seed: int,
+) -> Metric:
+    """One of METRICS of the first predictions minus that of the second, on the same items.
+
+    Interval and two-sided p value (in `note`) from a paired bootstrap: both sides are resampled together, so that what
+    they share cancels. Undefined as in `quality_metric`, and without resamples.
+    """
+    (a, y), (b, _) = _pair(first, target), _pair(second, target)
+    reason = _undefined(name, a, y) or _undefined(name, b, y) or ("" if bootstrap else "undefined: bootstrap is 0")
+    if reason:
+        return Metric(name=name, value=None, n=len(y), note=reason)
+
+    def difference(index: np.ndarray) -> float:
+        if _undefined(name, a[index], y[index]) or _undefined(name, b[index], y[index]):
+            return np.nan
+        return METRICS[name](a[index], y[index]) - METRICS[name](b[index], y[index])
+
+    drawn = resampled_values(difference, len(y), bootstrap, seed)
+    if not len(drawn):
+        return Metric(name=name, value=None, n=len(y), note="undefined: no usable resample")
+    below, above = (1 + np.sum(drawn <= 0)) / (len(drawn) + 1), (1 + np.sum(drawn >= 0)) / (len(drawn) + 1)
+    lo, hi = np.percentile(drawn, [2.5, 97.5])
+    note = f"p = {min(1.0, 2 * min(below, above)):.3g} (paired bootstrap, {len(drawn)} resamples)"
+    return Metric(name=name, value=difference(np.arange(len(y))), n=len(y), lo=float(lo), hi=float(hi), note=note)
+
+
+def _fitted(name: str, predicted: Sequence[float], target: Sequence[float], bootstrap: int, seed: int) -> Metric:
+    x, y = _pair(predicted, target)
+    reason, warning, mapped = _undefined(name, x, y), "", x
+    if not reason:
+        try:
+            mapped, warning = map_logistic4(x, y)
+        except NoFit as err:
+            reason = f"undefined: {err}"
+    if reason:
+        return Metric(name=FITTED[name], value=None, n=len(x), note=reason)
+    made = quality_metric(name, mapped, y, bootstrap=bootstrap, seed=seed)
+    return replace(made, name=FITTED[name], note="; ".join(filter(None, [made.note, warning])))
+
+
+def _pair(predicted: Sequence[float], target: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(predicted, float), np.asarray(target, float)
+    assert x.ndim == 1
+    assert x.shape == y.shape
+    return x, y
+
+
 def _undefined(name: str, x: np.ndarray, y: np.ndarray) -> str:
     if len(x) < 3:
         return f"undefined: {len(x)} items, 3 needed"
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return "undefined: non-finite values"
-    if name != "RMSE" and (np.ptp(x) == 0 or np.ptp(y) == 0):
+    if name != "RMSE raw" and (np.ptp(x) == 0 or np.ptp(y) == 0):
         return "undefined: constant " + ("predictions" if np.ptp(x) == 0 else "targets")
     return ""
 
@@ -112,8 +174,18 @@ def accuracy(correct: Sequence[float], name: str, *, bootstrap: int, seed: int) 
 def bootstrap_interval(
     fn: Callable[[np.ndarray], float], n: int, repeats: int, seed: int
 ) -> tuple[float | None, float | None]:
-    """95 % percentile bootstrap over items; resamples on which `fn` is not finite are drawn again (at most ten times as
-    many). (None, None) where there is no usable resample, for example with `repeats` 0."""
+    """95 % percentile bootstrap over items. (None, None) where there is no usable resample, for example with `repeats`
+    0."""
+    values = resampled_values(fn, n, repeats, seed)
+    if not len(values):
+        return None, None
+    lo, hi = np.percentile(values, [2.5, 97.5])
+    return float(lo), float(hi)
+
+
+def resampled_values(fn: Callable[[np.ndarray], float], n: int, repeats: int, seed: int) -> np.ndarray:
+    """`fn` of `repeats` resamples of n indices; those on which it is not finite are drawn again, at most ten times as
+    many in all."""
     rng, values = np.random.default_rng(seed), []
     for _ in range(repeats * 10):
         if len(values) == repeats:
@@ -121,7 +193,4 @@ def bootstrap_interval(
         value = fn(rng.integers(0, n, n))
         if np.isfinite(value):
             values.append(value)
-    if not values:
-        return None, None
-    lo, hi = np.percentile(values, [2.5, 97.5])
-    return float(lo), float(hi)
+    return np.array(values)

@@ -13,9 +13,9 @@ from datasets import Dataset
 from pydantic import TypeAdapter
 
 from vqa2.core.errors import DataError, MediaError
-from vqa2.core.records import Instruction, inside, read_jsonl
+from vqa2.core.records import Instruction, Kind, inside, read_jsonl
 from vqa2.data.layout import IGNORE
-from vqa2.data.video import Quarantine, Video, VideoSpec, read_media
+from vqa2.data.video import Quarantine, Size, Video, VideoSpec, read_media
 
 QUARANTINE = "quarantine.jsonl"
 _INSTRUCTION = TypeAdapter(Instruction)
@@ -45,20 +45,39 @@ def as_rows(features: Sequence[dict[str, str]]) -> list[Instruction]:
     return [_INSTRUCTION.validate_json(f["row"]) for f in features]
 
 
+class ClipCache:
+    """Up to `megabytes` of decoded clips, first come, first kept. The stages of one invocation share it, so that a clip
+    is decoded once for all of them; each worker process has its own."""
+
+    def __init__(self, megabytes: int) -> None:
+        self._clips: dict[tuple[Path, Kind, Size, Size, VideoSpec], Video] = {}
+        self._room = megabytes * 2**20
+
+    def read(self, path: Path, kind: Kind, key_size: Size, motion_size: Size, video: VideoSpec) -> Video:
+        """`read_media`, or what it returned before for the same file read in the same way."""
+        name = (path, kind, key_size, motion_size, video)
+        if name in self._clips:
+            return self._clips[name]
+        made = read_media(*name)
+        size = made.key.nbytes + made.motion.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._clips[name] = made
+        return made
+
+
 class Collator:
-    """Reads the clips of a batch of rows and pads its tokens.
+    """Reads the clips of a batch of rows (through `clips`) and pads its tokens.
 
     `side="right"` for training, `"left"` for generation. `learn_from` maps a part to the kinds of rows it learns from.
-    `cache_mb` of decoded clips are kept in memory (first come, first kept; per worker). An unreadable clip goes on the
-    data root's quarantine list and stops the run with a MediaError; started again, all ranks leave out its rows.
+    An unreadable clip goes on the data root's quarantine list and stops the run with a MediaError; started again, all
+    ranks leave out its rows.
     """
 
     def __init__(
-        self, processor, root: Path, video: VideoSpec, *, side: Literal["left", "right"], cache_mb: int
+        self, processor, root: Path, video: VideoSpec, *, side: Literal["left", "right"], clips: ClipCache
     ) -> None:
-        self.processor, self.root, self.video, self.side = processor, root, video, side
-        self._cache: dict[str, Video] = {}
-        self._room = cache_mb * 2**20
+        self.processor, self.root, self.video, self.side, self.clips = processor, root, video, side, clips
         self.learn_from: dict[str, Sequence[str]] = {}
 
     def __call__(self, features: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -72,20 +91,13 @@ class Collator:
 
     def _decoded(self, row: Instruction) -> Video:
         assert row.media is not None
-        if row.media not in self._cache:
-            image, motion = self.processor.image_size, self.processor.motion_size
-            path = inside(self.root, row.media)
-            try:
-                video = read_media(path, row.kind, (image, image), (motion, motion), self.video)
-            except MediaError as err:
-                Quarantine.add(self.root / QUARANTINE, err)
-                raise
-            size = video.key.nbytes + video.motion.nbytes
-            if size > self._room:
-                return video
-            self._room -= size
-            self._cache[row.media] = video
-        return self._cache[row.media]
+        image, motion = self.processor.image_size, self.processor.motion_size
+        path = inside(self.root, row.media)
+        try:
+            return self.clips.read(path, row.kind, (image, image), (motion, motion), self.video)
+        except MediaError as err:
+            Quarantine.add(self.root / QUARANTINE, err)
+            raise
 
     def collate(self, rows: Sequence[Instruction], videos: Sequence[Video | None] | None = None) -> dict[str, Any]:
         """`input_ids, attention_mask, labels [B,L]`, the media tensors (see VQA2Processor.media) , `rows`, and how many

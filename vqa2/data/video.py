@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import av
 import numpy as np
 from annotated_types import Ge, Gt
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqa2.core.config import spec
@@ -84,11 +85,7 @@ def read_media(path: Path, kind: Kind, key_size: Size, motion_size: Size, video:
 def read_image(path: Path, key_size: Size, motion_size: Size) -> Video:
     """A still as a clip of four equal frames (K = 1, T = 4), so that the motion path always has input."""
     _check_file(path)
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError) as err:
-        raise MediaError(path, f"not a readable image ({type(err).__name__})") from None
+    image = Image.fromarray(_still(path))
     motion = np.repeat(_resize(image, motion_size)[None], STILL_FRAMES, 0)
     times = np.arange(STILL_FRAMES) / STILL_FRAMES
     second = np.zeros(STILL_FRAMES, np.int64)
@@ -110,6 +107,20 @@ def probe(path: Path, kind: Kind, frame_multiple: int) -> tuple[int, int]:
     stream = _open_pyav(path)
     step = max(1, round(stream.fps))
     return -(-stream.expected // step), stream.expected // frame_multiple * frame_multiple
+
+
+def native_frames(path: Path, kind: Kind) -> Iterator[np.ndarray]:
+    """Every frame as it is stored, RGB uint8 `[H,W,3]`, in order; one for a still. MediaError as in `read_media`, a
+    truncated clip at its end included."""
+    _check_file(path)
+    if kind == "image":
+        yield _still(path)
+        return
+    stream, count = _open_pyav(path), 0
+    for frame in stream.frames:
+        count += 1
+        yield frame
+    _check_count(path, count, stream.expected)
 
 
 def thumbnail(path: Path, kind: Kind, size: int) -> Image.Image:
@@ -157,6 +168,14 @@ def _decode(path: Path, key_size: Size, motion_size: Size, video: VideoSpec, che
     )
 
 
+def _still(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except (UnidentifiedImageError, OSError) as err:
+        raise MediaError(path, f"not a readable image ({type(err).__name__})") from None
+
+
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise MediaError(path, "no such file")
@@ -197,10 +216,12 @@ def _open_pyav(path: Path) -> Stream:
 
 
 def _pyav_frames(path: Path, container) -> Iterator[np.ndarray]:
+    # One converter for the clip: `to_ndarray(format=...)` alone sets up a new one, with its threads, for every frame.
+    converter = VideoReformatter()
     try:
         with container:
             for frame in container.decode(video=0):
-                rgb = frame.to_ndarray(format="rgb24")
+                rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
                 # Rotation metadata is counter-clockwise degrees in steps of 90.
                 yield np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
     except av.FFmpegError as err:

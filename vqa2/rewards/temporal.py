@@ -1,15 +1,26 @@
 """Temporal consistency reward (VQAThinker, arXiv:2508.06051): a bonus where the clip is rated better in its own order.
 
 The same prompt is answered G times more on a perturbed copy of the clip; accurate answers on the clean clip earn a
-bonus where the clean group scores higher than the perturbed one.
+bonus where the clean group scores higher than the perturbed one. The official code has two versions; `variant` says
+which of three rules holds:
 
-Departs from the released code (its August and November 2025 versions differ; its own script switches the reward off):
+- `fixed`: the clean group is strictly better (the paper's figure) in the sum of regression and ranking; one bonus for
+  answers above both thresholds; perturbed answers are ranked against the *clean* answers of the other clips, so that
+  only one thing changes.
+- `paper_aug` (August 2025, before the paper): the clean group is no worse in ranking and no worse in regression; one
+  bonus for answers above the ranking threshold; perturbed answers are ranked among perturbed ones.
+- `release_nov` (November 2025, whose own script switches the reward off): both terms are compared and rewarded each for
+  itself, so up to two bonuses, with >= as in August; perturbed answers are ranked among perturbed ones.
+
+Departs from the released code in every variant:
 - the comparison is per clip; the release compares means over a micro-batch in which clips are mixed;
-- strictly higher (the paper's figure), on the sum of regression and ranking reward; the release uses >= on each term;
-- one bonus for answers above both thresholds; the release adds it to the columns of the terms (August: ranking only);
-- perturbed answers are ranked against the *clean* answers of the other clips, so that only one thing changes;
-- unreadable perturbed answers are left out (failing to answer is no sign of having seen the order); with none readable
-  the reward is not applicable. Unreadable clean answers count as 0;
+- the bonus is a reward of its own; the release adds it to the columns of the terms, which is the same sum (but not the
+  same under `normalize_then_sum`);
+- regression has no factor 0.8 for few decimals (see regression.py), which in the release also bars such answers from
+  the bonus;
+- unreadable perturbed answers are left out (failing to answer is no sign of having seen the order; the release draws a
+  random answer); with none readable the reward is not applicable. Unreadable clean answers count as 0;
+- without opponents (one prompt) `fixed` and `release_nov` use regression alone, and `paper_aug` is not applicable;
 - all G perturbed rollouts share one perturbation (one prefill); the release draws one for each.
 """
 
@@ -23,6 +34,7 @@ from vqa2.rewards._answer import read_answer
 from vqa2.rewards._scoring import bell, field_of, group_rows, rank
 
 Mode = Literal["shuffle", "local_shuffle", "reverse", "jitter", "duplicate", "random_drop"]
+Values = list[float | None]
 
 
 @spec
@@ -40,9 +52,10 @@ class Perturbation:
 @register("reward", "temporal")
 class Temporal:
     """`bonus` for clean answers with a regression reward above `regression_above` and a ranking reward above
-    `ranking_above` (where ranking applies). `sigma`, `eps`: of the regression and the ranking reward."""
+    `ranking_above`, combined as `variant` says. `sigma`, `eps`: of the regression and the ranking reward."""
 
     weight: Annotated[float, Gt(0)]
+    variant: Literal["fixed", "paper_aug", "release_nov"]
     bonus: Annotated[float, Gt(0)]
     regression_above: Annotated[float, Ge(0)]
     ranking_above: Annotated[float, Ge(0)]
@@ -55,36 +68,47 @@ class Temporal:
         completions: list[str],
         *,
         prompt_id: list[str],
-        target: list[float],
+        target: list[float | None],
         perturbed: list[str | None] | None = None,
         **_: object,
-    ) -> list[float | None]:
-        """`bonus` or 0 per completion; None where the clip has no perturbed copy (stills, or none was made)."""
+    ) -> Values:
+        """0, `bonus` or (`release_nov`) twice that per completion; None where the clip has no perturbed copy (stills,
+        prompts that ask for no rating, or none was made)."""
         if perturbed is None:
             return [None] * len(completions)
         clean, disturbed = (
             [None if c is None else read_answer(c) for c in texts] for texts in (completions, perturbed)
         )
-        field = field_of(prompt_id, clean, target)
-        near, order = bell(clean, target, self.sigma), rank(clean, field, prompt_id, field, self.eps)
-        near_off = bell(disturbed, target, self.sigma)
-        order_off = rank(disturbed, field_of(prompt_id, disturbed, target), prompt_id, field, self.eps)
-        out: list[float | None] = [None] * len(completions)
+        field, field_off = (field_of(prompt_id, answers, target) for answers in (clean, disturbed))
+        near, near_off = (bell(answers, target, self.sigma) for answers in (clean, disturbed))
+        order = rank(clean, field, prompt_id, field, self.eps)
+        among = field if self.variant == "fixed" else field_off
+        order_off = rank(disturbed, field_off, prompt_id, among, self.eps)
+        out: Values = [None] * len(completions)
         for rows in group_rows(prompt_id).values():
             readable = [k for k in rows if disturbed[k] is not None]
-            if not readable:
+            if not readable or target[rows[0]] is None:
                 continue
-            better = _mean(near, order, rows) > _mean(near_off, order_off, readable)
+            gap_near = _mean(near, rows) - _mean(near_off, readable)
+            ranked = order[rows[0]] is not None and order_off[readable[0]] is not None
+            gap_order = _mean(order, rows) - _mean(order_off, readable) if ranked else None
             for k in rows:
-                accurate = near[k] > self.regression_above and _above(order[k], self.ranking_above)
-                out[k] = self.bonus if better and accurate else 0.0
+                out[k] = self._bonus(near[k], order[k], gap_near, gap_order)
         return out
 
+    def _bonus(self, near: float | None, order: float | None, gap_near: float, gap_order: float | None) -> float | None:
+        """The reward of one completion; `gap_*`: clean minus perturbed group mean, None without opponents."""
+        assert near is not None
+        is_near = near > self.regression_above
+        in_order = order is not None and order > self.ranking_above
+        if self.variant == "fixed":
+            better = gap_near + (gap_order or 0.0) > 0
+            return self.bonus * (better and is_near and (in_order or order is None))
+        if self.variant == "paper_aug":
+            return None if gap_order is None else self.bonus * (gap_order >= 0 and gap_near >= 0 and in_order)
+        return self.bonus * ((gap_order is not None and gap_order >= 0 and in_order) + (gap_near >= 0 and is_near))
 
-def _above(value: float | None, threshold: float) -> bool:
-    return value is None or value > threshold
 
-
-def _mean(near: list[float], order: list[float | None], rows: list[int]) -> float:
-    """Mean of regression plus ranking reward; the sum is taken in sorted order so that row order does not matter."""
-    return float(np.mean(sorted(near[k] + (order[k] or 0.0) for k in rows)))
+def _mean(values: Values, rows: list[int]) -> float:
+    """Mean over rows, in sorted order so that row order does not matter."""
+    return float(np.mean(sorted(v for k in rows if (v := values[k]) is not None)))

@@ -4,17 +4,23 @@ A clip is decoded once for both. Of a perturbed copy only what differs is kept: 
 another order, so `key_source` says which (and `key_frames` holds a black one where the perturbation put one), and the
 vision tower has nothing to do again. Motion features depend on the order of frames and are computed anew.
 
+A row asks for a rating (its MOS is the target) or, with the tag `answer`, for the letter of an option. A clip that
+cannot be read costs its row, which is listed as broken.
+
 Shapes: P prompts, L prompt tokens (padded on the left), K key frames and T motion frames of a clip.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
-from vqa2.core.errors import DataError
+from vqa2.core.errors import DataError, MediaError
+from vqa2.core.prompts import LETTERS
 from vqa2.core.records import Instruction
 from vqa2.data.video import Video
 from vqa2.rewards.temporal import Temporal
@@ -33,8 +39,18 @@ class Collate(Protocol):
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A prompt whose clip cannot be read: its row's id, the file, why."""
+
+    prompt_id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Pairs:
-    """Rows -> the collated clean batch and, where the temporal reward asks for it, the perturbed copies of its videos.
+    """Rows -> the collated clean batch (None without a readable clip) and, where the temporal reward asks for it, the
+    perturbed copies of its rated videos; `broken` rows, and `thumbnails` by row id.
 
     A clip's perturbation depends on the seed and its row id: workers and resumed runs draw the same.
     """
@@ -44,10 +60,20 @@ class Pairs:
     seed: int
 
     def __call__(self, rows: list[Instruction]) -> dict[str, Any]:
-        videos = [self.collate.read(row) for row in rows]
-        moving = [k for k, row in enumerate(rows) if row.kind == "video"]
-        disturbed = self._disturbed(rows, videos, moving) if self.temporal and moving else None
-        return {"clean": self.collate.collate(rows, videos), "disturbed": disturbed}
+        kept, videos, broken = [], [], []
+        for row in rows:
+            try:
+                videos.append(self.collate.read(row))
+                kept.append(row)
+            except MediaError as err:
+                broken.append(Broken(row.id, err.path, err.reason))
+        moving = [k for k, row in enumerate(kept) if row.kind == "video" and choice_of(row) is None]
+        return {
+            "clean": self.collate.collate(kept, videos) if kept else None,
+            "disturbed": self._disturbed(kept, videos, moving) if self.temporal and moving else None,
+            "broken": broken,
+            "thumbnails": {r.id: thumbnail(v) for r, v in zip(kept, videos) if v is not None},
+        }
 
     def _disturbed(self, rows: list[Instruction], videos: list[Video | None], moving: list[int]) -> dict[str, Any]:
         assert self.temporal is not None
@@ -65,6 +91,19 @@ class Pairs:
             made["key_frames"] = made["key_frames"][(source == starts[-1]).nonzero().flatten()[:1]]
             made["key_source"] = source
         return made
+
+
+def thumbnail(video: Video) -> bytes:
+    """The middle key frame as a JPEG of at most 128 px."""
+    image, out = Image.fromarray(video.key[len(video.key) // 2]), io.BytesIO()
+    image.thumbnail((128, 128))
+    image.save(out, "JPEG", quality=75)
+    return out.getvalue()
+
+
+def choice_of(row: Instruction) -> str | None:
+    """The letter of the right option of a multiple-choice row; None for rows that ask for a rating."""
+    return row.tags.get("answer")
 
 
 def prompt_batch(collated: dict[str, Any]) -> dict[str, Any]:
@@ -89,13 +128,19 @@ def take_clips(media: dict[str, Any], clips: Sequence[int]) -> dict[str, Any]:
 
 
 def check_rows(rows: Sequence[Instruction]) -> None:
-    """DataError naming the first row that GRPO cannot use: no MOS to compare with, or an answer already written."""
+    """DataError naming the first row that GRPO cannot use: neither MOS nor letter to compare with, or an
+    answer already written."""
     if not rows:
         raise DataError("grpo: no rows to train on")
     for row in rows:
         if row.media is None:
             raise DataError(f"{row.id}: a GRPO row needs a clip; keep image and video rows only")
-        if row.mos is None:
-            raise DataError(f"{row.id}: a GRPO row needs a MOS; keep rated clips only")
+        choice = choice_of(row)
+        if choice is None and row.mos is None:
+            raise DataError(
+                f"{row.id}: a GRPO row needs a MOS (or the tag `answer` with a letter); keep rated clips only"
+            )
+        if choice is not None and choice not in tuple(LETTERS):
+            raise DataError(f"{row.id}: the tag `answer` is {choice!r}; it must be one letter of {LETTERS}")
         if row.turns[-1].assistant:
             raise DataError(f"{row.id}: a GRPO row ends with a question; its last turn has an answer")

@@ -90,10 +90,19 @@ class Tokens:
     advantages: Tensor
 
 
-def policy_loss(
-    tokens: Tokens, settings: LossSettings, num_items: Tensor, micro_batches: int
-) -> tuple[Tensor, Tensor | None]:
-    """The micro-batch's share of the optimizer step's loss, and the KL estimate per token `[S,C]` (None without beta).
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The micro-batch's share of the step's loss; without gradient: the KL estimate per token `[S,C]` (None without
+    beta), and where the ratio was clipped below and above, `[S,C]`, or `[S,1]` for ratios per sequence."""
+
+    loss: Tensor
+    kl: Tensor | None
+    clipped_low: Tensor
+    clipped_high: Tensor
+
+
+def policy_loss(tokens: Tokens, settings: LossSettings, num_items: Tensor, micro_batches: float) -> Terms:
+    """The loss of a micro-batch and what is logged of it.
 
     `num_items`: counted tokens of the whole optimizer step, per process (normalizes `dapo`); the other losses are means
     over the micro-batch, divided by `micro_batches`.
@@ -112,10 +121,15 @@ def policy_loss(
         kl = gap.exp() - gap - 1
         kl = kl * ratio if settings.use_bias_correction_kl else kl
         per_token = per_token + settings.beta * kl
-    return _reduce(per_token * mask, mask, settings, num_items, micro_batches), None if kl is None else kl.detach()
+    return Terms(
+        loss=_reduce(per_token * mask, mask, settings, num_items, micro_batches),
+        kl=None if kl is None else kl.detach(),
+        clipped_low=((ratio < 1 - settings.epsilon) & (advantages < 0)).detach(),
+        clipped_high=((ratio > 1 + settings.epsilon_high) & (advantages > 0)).detach(),
+    )
 
 
-def _reduce(per_token: Tensor, mask: Tensor, settings: LossSettings, num_items: Tensor, micro_batches: int) -> Tensor:
+def _reduce(per_token: Tensor, mask: Tensor, settings: LossSettings, num_items: Tensor, micro_batches: float) -> Tensor:
     """Masked losses `[S,C]` to one number, as `loss_type` normalizes it."""
     if settings.loss_type == "dapo":
         return per_token.sum() / num_items.clamp(min=1.0)

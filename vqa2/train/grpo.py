@@ -1,12 +1,12 @@
 """GRPO for video quality (VQAThinker, arXiv:2508.06051) on transformers.Trainer, with trl.GRPOConfig as its arguments.
 
-An optimizer step: fetch all its micro-batches of prompts, sample G completions of each prompt (`_rollout`), gather the
-texts of all processes, compute rewards and advantages over the whole step, then one forward and backward per
-micro-batch.
+An optimizer step: fetch all its micro-batches of prompts, sample G completions of each prompt (`_grpo_collect`), gather
+the texts of all processes, compute rewards and advantages over the whole step, perhaps replace groups without signal,
+then one forward and backward per micro-batch.
 
 Departs from trl.GRPOTrainer: video and motion tensors are passed on whole; a clip is encoded once per prompt, not once
-per completion; a group never leaves its process; rewards see the completions of all processes; options that this
-trainer does not implement are refused (grpo_config.py), not ignored. Departs from VQAThinker's release: see
+per completion; a group never leaves its process; rewards see the completions of all processes and run once; options
+that this trainer does not implement are refused (grpo_config.py), not ignored. Departs from VQAThinker's release: see
 vqa2/rewards and docs/grpo.md.
 
 Shapes: P prompts of a micro-batch, G completions per prompt, S = P·G, L prompt tokens, C completion tokens, R rewards.
@@ -31,18 +31,25 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOConfig
 from trl.models import prepare_deepspeed, unwrap_model_for_generation
 
-from vqa2.core.errors import ConfigError
+from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Instruction
-from vqa2.core.scale import mos_to_acr
+from vqa2.core.run import say
 from vqa2.model.tune import only_lora, without_lora
+from vqa2.rewards.ranking import Ranking
 from vqa2.rewards.temporal import Temporal
-from vqa2.train._grpo_inputs import Collate, Pairs, check_rows, prompt_batch
-from vqa2.train._grpo_log import CompletionTable, Record, Rewind, step_metrics
-from vqa2.train._grpo_loss import Tokens, policy_loss, score
+from vqa2.train._grpo_alarms import Watch
+from vqa2.train._grpo_collect import MicroBatch, Roller
+from vqa2.train._grpo_inputs import Collate, Pairs, check_rows
+from vqa2.train._grpo_log import correlations, step_metrics
+from vqa2.train._grpo_loss import Tokens, policy_loss
+from vqa2.train._grpo_memory import RankingMemory
+from vqa2.train._grpo_show import RunFiles
+from vqa2.train._grpo_step import Judged, Steps
 from vqa2.train._packed import Packing, check_attention, forward_through, kernels, packs_of
-from vqa2.train._rollout import Sampling, sample, uniforms, words
-from vqa2.train.grpo_config import check, loss_settings, sampling_of
-from vqa2.train.grpo_rewards import Reward, reward_parts
+from vqa2.train.grpo_config import Control, check, loss_settings, sampling_of
+from vqa2.train.grpo_rewards import Judge, Reward
+
+SUMS = ("count", "entropy", "kl", "clip_count", "clip_low", "clip_high")
 
 
 class GRPOTrainer(Trainer):
@@ -64,17 +71,17 @@ class GRPOTrainer(Trainer):
         rewards: dict[str, Reward],
         tokenizer,
         packing: Packing,
+        control: Control,
         eval_rows: Sequence[Instruction] | None = None,
         optimizer_groups: Callable[[nn.Module], list[dict]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         check(args, rewards, tokenizer)
         check_rows([*rows, *(eval_rows or ())])
-        self.packing = packing
-        self.rewards, self.tokenizer, self.optimizer_groups = rewards, tokenizer, optimizer_groups
-        self.weights = torch.tensor([r.weight for r in rewards.values()], dtype=torch.float32)
+        self.packing, self.options, self.optimizer_groups = packing, control, optimizer_groups
         self.sampling, self.loss_settings = sampling_of(args, tokenizer), loss_settings(args)
-        self.table = CompletionTable(Path(args.output_dir))
+        self.files, self.watch = RunFiles(Path(args.output_dir), control.show), Watch(control.alarms)
+        memory = RankingMemory(max((r.memory for r in rewards.values() if isinstance(r, Ranking)), default=0))
         temporal = next((r for r in rewards.values() if isinstance(r, Temporal)), None)
         super().__init__(
             model=model,
@@ -82,9 +89,22 @@ class GRPOTrainer(Trainer):
             data_collator=Pairs(collate, temporal, args.seed),
             train_dataset=list(rows),
             eval_dataset=None if eval_rows is None else list(eval_rows),
-            callbacks=[Rewind(self.table), *(callbacks or ())],
+            callbacks=[self.files, memory, *(callbacks or ())],
         )
         check_attention(self.model, packing)
+        self.steps = Steps(
+            accelerator=self.accelerator,
+            roll=Roller(tokenizer, args.mask_truncated_completions, self._prepare_inputs),
+            judge=Judge(rewards, control.reward_timeout_s, self.accelerator.is_main_process),
+            pairs=self.data_collator,
+            rows=self.train_dataset,
+            weights=torch.tensor([r.weight for r in rewards.values()], dtype=torch.float32),
+            scale=args.scale_rewards,
+            aggregation=args.multi_objective_aggregation,
+            resample_rounds=control.resample_rounds,
+            shuffle_rewards=control.shuffle_rewards,
+            memory=memory,
+        )
         # With LoRA alone the adapter is switched off instead.
         self.reference = self._frozen_copy() if args.beta and not only_lora(self.model) else None
         self.has_signal = False
@@ -115,34 +135,60 @@ class GRPOTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """The micro-batches of one optimizer step with their completions and advantages, and the step's token count per
         process (the normalizer of `dapo`)."""
-        started, step = time.perf_counter(), self.state.global_step + 1
+        started, key = time.perf_counter(), (self.args.seed, self.state.global_step + 1)
         pairs = list(islice(epoch_iterator, num_batches))
         with self._generating() as model:
-            rolled = [self._roll(model, pair, (self.args.seed, step), self.sampling) for pair in pairs]
-        everyone, mine = self._gather([record for _, records in rolled for record in records])
-        parts, scored = self._score(everyone, self.sampling.num)
-        advantages = scored.advantages[mine].to(device).split([len(records) for _, records in rolled])
-        metrics = step_metrics(everyone, parts, scored) | {"generation_s": time.perf_counter() - started}
-        for name, value in metrics.items():
-            self._metrics[name].append(value)
-        if self.accelerator.is_main_process:
-            self.table.add(step, everyone, parts, scored)
-        counted = sum(record.counted for record in everyone) / self.accelerator.num_processes
-        batches = [batch | {"advantages": share} for (batch, _), share in zip(rolled, advantages, strict=True)]
+            micro, judged, replaced = self.steps.train(model, pairs, key, self.sampling)
+            spares = [None if m.pieces else self.steps.spare(model, key, self.sampling) for m in micro]
+        self._record(key[1], micro, judged, replaced, time.perf_counter() - started)
+        counted = sum(record.counted for record in judged.everyone) / self.accelerator.num_processes
+        advantages, batches = iter(judged.scored.advantages[judged.mine].to(device)), []
+        for m, spare in zip(micro, spares, strict=True):
+            given = [p.batch | {"advantages": torch.stack([next(advantages) for _ in p.records])} for p in m.pieces]
+            # A micro-batch without clips does its passes on the spare, with weight zero.
+            blank = [] if spare is None else [spare | {"advantages": torch.zeros(self.sampling.num, device=device)}]
+            batches.append({"pieces": given + blank, "weight": float(spare is None)})
         return batches, torch.tensor(counted, dtype=torch.float32, device=device)
+
+    def _record(self, step: int, micro: list[MicroBatch], judged: Judged, replaced: int, seconds: float) -> None:
+        """Metrics, files and alarms of a step."""
+        verdict = judged.verdict
+        made = {
+            "generation_s": seconds,
+            "resampled_groups": float(replaced),
+            "broken_clips": float(len(judged.broken)),
+            "dropped_key_frames": float(sum(gather_object([m.dropped for m in micro]))),
+        }
+        if judged.everyone:
+            made |= step_metrics(judged.everyone, verdict.parts, judged.scored) | verdict.metrics
+        for name, value in made.items():
+            self._metrics[name].append(value)
+        pictures = gather_object([m.thumbnails for m in micro]) if self.options.show.wants(step) else []
+        if self.accelerator.is_main_process:
+            for broken in judged.broken:
+                say(f"step {step}: {broken.path}: {broken.reason}; prompt {broken.prompt_id} loses its group")
+            self.files.add(step, judged, pictures, "wandb" in self.args.report_to)
+        if judged.everyone:
+            self.watch.see(step, made)
+
+    def floating_point_ops(self, inputs) -> int:
+        """Of the prompts of a micro-batch, as transformers.Trainer counts them."""
+        return sum(super(GRPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Forward and backward of a micro-batch, pack by pack; gradients are reduced at its last one."""
         started = time.perf_counter()
         model.train()
-        packs = packs_of(self._prepare_inputs(inputs), self.packing.max_tokens)
-        sizes = self._sizes(inputs)
+        pieces = [self._prepare_inputs(piece) for piece in inputs["pieces"]]
+        packs = [pack for piece in pieces for pack in packs_of(piece, self.packing.max_tokens)]
+        sizes = tuple(sum(n) for n in zip(*map(self._sizes, pieces)))
         # ZeRO communicates in every pass: all processes do as many, the missing ones with weight zero.
         count = max(gather_object([len(packs)]))
         total = torch.zeros((), device=self.args.device)
         with kernels(self.accelerator.unwrap_model(model), self.packing):
             for k in range(count):
-                pack = packs[min(k, len(packs) - 1)] | {"whole": sizes, "weight": float(k < len(packs))}
+                weight = inputs["weight"] * (k < len(packs))
+                pack = packs[min(k, len(packs) - 1)] | {"whole": sizes, "weight": weight}
                 with self._reducing(model, last=k == count - 1):
                     loss = self.compute_loss(model, pack, num_items_in_batch=num_items_in_batch)
                     self.accelerator.backward(loss, **self._backward_options())
@@ -186,12 +232,17 @@ class GRPOTrainer(Trainer):
         own, whole = self._sizes(inputs), inputs["whole"]
         share = whole[self.loss_settings.loss_type == "bnpo"] / max(1, own[self.loss_settings.loss_type == "bnpo"])
         micro_batches = self.current_gradient_accumulation_steps * share
-        loss, kl = policy_loss(tokens, self.loss_settings, num_items_in_batch, micro_batches)
+        terms = policy_loss(tokens, self.loss_settings, num_items_in_batch, micro_batches)
         self._sums["count"] += weight * mask.sum()
         self._sums["entropy"] += weight * (entropy * mask).sum()
-        if kl is not None:
-            self._sums["kl"] += weight * (kl * mask).sum()
-        return loss * weight
+        if terms.kl is not None:
+            self._sums["kl"] += weight * (terms.kl * mask).sum()
+        # Ratios per sequence are counted by sequence, as in TRL.
+        over = mask if terms.clipped_low.shape == mask.shape else torch.ones_like(terms.clipped_low)
+        self._sums["clip_count"] += weight * over.sum()
+        self._sums["clip_low"] += weight * (terms.clipped_low * over).sum()
+        self._sums["clip_high"] += weight * (terms.clipped_high * over).sum()
+        return terms.loss * weight
 
     @staticmethod
     def _sizes(batch: dict[str, Any]) -> tuple[int, int]:
@@ -233,21 +284,24 @@ class GRPOTrainer(Trainer):
     # -- rollouts and rewards -----------------------------------------------------------------------------------------
 
     def evaluate_rewards(self, rows: Sequence[Instruction], seed: int) -> dict[str, float]:
-        """Mean reward, its parts and parse rate of sampled completions on `rows`, all compared with each other.
+        """Mean reward, its parts, parse rate, and SRCC and PLCC of ratings, from sampled completions on `rows`, all
+        compared with each other.
 
         The same seed gives the same random numbers: values before and after training differ by the weights alone.
         """
         check_rows(rows)
         sampling = replace(self.sampling, num=self.args.num_generations_eval or self.sampling.num)
-        mine = list(rows)[self.accelerator.process_index :: self.accelerator.num_processes]
         size = max(1, self.args.per_device_train_batch_size // sampling.num)
-        chunks = [mine[k : k + size] for k in range(0, len(mine), size)]
         with self._generating() as model:
-            rolled = [self._roll(model, self.data_collator(chunk), (seed, 0), sampling) for chunk in chunks]
-        everyone, _ = self._gather([record for _, records in rolled for record in records])
-        parts, scored = self._score(everyone, sampling.num)
-        metrics = step_metrics(everyone, parts, scored)
-        return {"prompts": len(rows)} | {k: v for k, v in metrics.items() if not math.isnan(v)}
+            judged = self.steps.evaluate(model, rows, seed, sampling, size)
+        for broken in judged.broken:
+            say(f"evaluation: {broken.path}: {broken.reason}; prompt {broken.prompt_id} is left out")
+        if not judged.everyone:
+            raise DataError(f"evaluation: none of the {len(rows)} clips can be read")
+        metrics = step_metrics(judged.everyone, judged.verdict.parts, judged.scored) | judged.verdict.metrics
+        known = {k: v for k, v in metrics.items() if not math.isnan(v)}
+        counts = {"prompts": len(rows), "broken_clips": len(judged.broken)}
+        return counts | known | correlations(judged.everyone)
 
     @contextmanager
     def _generating(self) -> Iterator[nn.Module]:
@@ -261,67 +315,6 @@ class GRPOTrainer(Trainer):
             yield model
             model.train(training)
 
-    def _roll(self, model, pair: dict[str, Any], key: tuple[int, ...], sampling: Sampling) -> tuple[dict, list[Record]]:
-        """One micro-batch: its tensors with completions, and a record per completion."""
-        batch = self._prepare_inputs(prompt_batch(pair["clean"]))
-        rows: list[Instruction] = batch.pop("rows")
-        self._metrics["dropped_key_frames"].append(batch.pop("dropped_key_frames"))
-        encoded = model.encode(batch["media"])
-        numbers = uniforms((*key, 0), [r.id for r in rows], sampling)
-        rollout = sample(model, batch | {"media": encoded}, sampling, numbers)
-        perturbed: dict[str, list[str]] = {}
-        if pair["disturbed"] is not None:
-            other = self._prepare_inputs(prompt_batch(pair["disturbed"]))
-            ids = [row.id for row in other.pop("rows")]
-            del other["dropped_key_frames"]
-            other["media"] = model.encode(other["media"], encoded)
-            texts = words(sample(model, other, sampling, uniforms((*key, 1), ids, sampling)), self.tokenizer)
-            perturbed = {i: texts[n * sampling.num : (n + 1) * sampling.num] for n, i in enumerate(ids)}
-        mask = rollout.mask
-        if self.args.mask_truncated_completions:
-            mask = mask * ~rollout.clipped.unsqueeze(1)
-        records = [
-            Record(
-                prompt_id=row.id,
-                prompt=row.turns[-1].user,
-                kind=row.kind,
-                target=mos_to_acr(row.mos),
-                text=text,
-                tokens=tuple(ids),
-                clipped=clipped,
-                counted=counted,
-                perturbed=perturbed[row.id][k % sampling.num] if row.id in perturbed else None,
-            )
-            for k, (row, text, ids, clipped, counted) in enumerate(
-                zip(
-                    (row for row in rows for _ in range(sampling.num)),
-                    words(rollout, self.tokenizer),
-                    rollout.lists(),
-                    rollout.clipped.tolist(),
-                    mask.sum(1).tolist(),
-                    strict=True,
-                )
-            )
-        ]
-        made = {
-            "completion_ids": rollout.ids,
-            "completion_mask": mask,
-            "owner": torch.arange(len(rows), device=mask.device).repeat_interleave(sampling.num),
-        }
-        return batch | made | {"media": model.constants(batch["media"], encoded)}, records
-
-    def _gather(self, records: list[Record]) -> tuple[list[Record], slice]:
-        """The records of all processes in order of rank, and where this process's lie."""
-        counts = gather_object([len(records)])
-        start = sum(counts[: self.accelerator.process_index])
-        return gather_object(records), slice(start, start + len(records))
-
-    def _score(self, records: list[Record], group: int):
-        """Every process computes all rewards of the step: they are cheap, and ranking needs all of them."""
-        parts = reward_parts(self.rewards, records)
-        table = torch.tensor(list(parts.values()), dtype=torch.float32).T
-        return parts, score(table, self.weights, group, self.args.scale_rewards, self.args.multi_objective_aggregation)
-
     def _frozen_copy(self) -> nn.Module:
         """The model as it is before training: the reference of the KL term."""
         if is_deepspeed_zero3_enabled():
@@ -332,14 +325,23 @@ class GRPOTrainer(Trainer):
         return self.accelerator.prepare_model(copied, evaluation_mode=True)
 
     def _reset_sums(self) -> None:
-        self._sums = {name: torch.zeros((), device=self.args.device) for name in ("count", "entropy", "kl")}
+        self._sums = {name: torch.zeros((), device=self.args.device) for name in SUMS}
         self._update_s = 0.0
 
     def _flush_sums(self) -> None:
         """Token means of the optimizer step over all processes."""
-        count, entropy, kl = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
-        self._metrics["entropy"].append(entropy / max(count, 1.0))
+        totals = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
+        sums = dict(zip(self._sums, totals))
+        tokens, clipped = max(sums["count"], 1.0), max(sums["clip_count"], 1.0)
+        made = {
+            "entropy": sums["entropy"] / tokens,
+            "clip_ratio/low_mean": sums["clip_low"] / clipped,
+            "clip_ratio/high_mean": sums["clip_high"] / clipped,
+            "clip_ratio/region_mean": (sums["clip_low"] + sums["clip_high"]) / clipped,
+            "update_s": self._update_s,
+        }
         if self.args.beta:
-            self._metrics["kl"].append(kl / max(count, 1.0))
-        self._metrics["update_s"].append(self._update_s)
+            made["kl"] = sums["kl"] / tokens
+        for name, value in made.items():
+            self._metrics[name].append(value)
         self._reset_sums()

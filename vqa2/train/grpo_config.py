@@ -3,13 +3,16 @@
 The names and defaults are TRL's; an option without effect here stops the run instead of being ignored.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt
 from trl import GRPOConfig
 
-from vqa2.core.config import suggest
+from vqa2.core.config import spec, suggest
 from vqa2.core.errors import ConfigError
+from vqa2.train._grpo_alarms import Alarms
 from vqa2.train._grpo_loss import LossSettings
+from vqa2.train._grpo_show import Show
 from vqa2.train._rollout import Sampling
 from vqa2.train.grpo_rewards import Reward, TrlReward
 
@@ -48,6 +51,22 @@ CHOICES = {
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
 }
 SHORTEST = "<think></think><answer>3</answer>"
+
+
+@spec
+class Control:
+    """Options that TRL has no name for.
+
+    `resample_rounds`: how often the groups of a step without signal are replaced by other prompts (DAPO's dynamic
+    sampling; 0: never). `reward_timeout_s`: a reward that takes longer applies to nothing in that step.
+    `shuffle_rewards`: hand out each group's rewards at random, the control that must not learn.
+    """
+
+    resample_rounds: Annotated[int, Ge(0)]
+    reward_timeout_s: Annotated[float, Gt(0)]
+    shuffle_rewards: bool
+    alarms: Alarms
+    show: Show
 
 
 def check(args: GRPOConfig, rewards: dict[str, Reward], tokenizer) -> None:

@@ -1,11 +1,19 @@
-"""Reward functions as the GRPO trainer calls them, and what it does with their results."""
+"""Reward functions as the GRPO trainer calls them: on the main process, for the whole step, each under a time limit."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import TimeoutError as LateError
+from multiprocessing.pool import AsyncResult, ThreadPool
+from typing import Any, Protocol
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
 
 from vqa2.core.errors import ConfigError
+from vqa2.core.run import say
+from vqa2.rewards._scoring import Field
 from vqa2.train._grpo_log import Record, columns
 
 
@@ -14,7 +22,7 @@ class Reward(Protocol):
 
     weight: float
 
-    def __call__(self, *, completions: list[str], **columns: list) -> list[float | None]: ...
+    def __call__(self, *, completions: list[str], **columns: Any) -> list[float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -24,20 +32,87 @@ class TrlReward:
     function: Callable[..., list[float | None]]
     weight: float
 
-    def __call__(self, *, completions: list[str], **columns: list) -> list[float | None]:
+    def __call__(self, *, completions: list[str], **columns: Any) -> list[float | None]:
         return self.function(completions=completions, **columns)
 
 
-def reward_parts(rewards: dict[str, Reward], records: Sequence[Record]) -> dict[str, list[float]]:
-    """Reward name -> a value per record, NaN where it does not apply. A result of the wrong length or a value that is
-    not a finite number is a ConfigError that names the reward."""
-    texts, shared = [r.text for r in records], columns(records)
-    parts = {}
-    for name, reward in rewards.items():
-        values = reward(completions=texts, **shared)
-        if len(values) != len(records):
-            raise ConfigError(f"reward {name}: gave {len(values)} values for {len(records)} completions")
-        if bad := [v for v in values if v is not None and not math.isfinite(v)]:
-            raise ConfigError(f"reward {name}: gave {bad[0]}; use None where the reward does not apply")
-        parts[name] = [math.nan if v is None else float(v) for v in values]
-    return parts
+@dataclass(frozen=True)
+class Verdict:
+    """Reward name -> a value per record, NaN where it does not apply; numbers and columns that rewards log."""
+
+    parts: dict[str, list[float]]
+    metrics: dict[str, float] = field(default_factory=dict)
+    extras: dict[str, list] = field(default_factory=dict)
+
+    def shuffled(self, group: int, seed: Sequence[int]) -> "Verdict":
+        """Every group's rewards handed to its completions in random order: the control that must not learn."""
+        rng, size = np.random.default_rng(seed), len(next(iter(self.parts.values())))
+        order = [first + k for first in range(0, size, group) for k in rng.permutation(group).tolist()]
+        return Verdict({n: [v[k] for k in order] for n, v in self.parts.items()}, self.metrics, self.extras)
+
+
+class Judge:
+    """Computes the rewards of a step on the main process and hands them to all: plugged-in rewards may be slow, cost
+    money or draw random numbers, and a timeout must be the same everywhere.
+
+    A reward that takes longer than `timeout_s` applies to no completion of the step; that is said and counted
+    (`rewards/<name>/timeouts`). Python cannot stop it: until it returns it is not called again, which counts, too.
+    """
+
+    def __init__(self, rewards: dict[str, Reward], timeout_s: float, is_main: bool) -> None:
+        self.rewards, self.timeout_s, self.is_main = rewards, timeout_s, is_main
+        self._late: dict[str, AsyncResult] = {}
+
+    def __call__(self, records: Sequence[Record], past: Field) -> Verdict:
+        """Every process must come here. ConfigError on all of them where a reward misbehaves."""
+        box: list[Verdict | str | None] = [self._verdict_or_error(records, past) if self.is_main else None]
+        broadcast_object_list(box)
+        if isinstance(box[0], str):
+            raise ConfigError(box[0])
+        assert box[0] is not None
+        return box[0]
+
+    def _verdict_or_error(self, records: Sequence[Record], past: Field) -> Verdict | str:
+        try:
+            return self._verdict(records, past)
+        except ConfigError as err:
+            return str(err)
+
+    def _verdict(self, records: Sequence[Record], past: Field) -> Verdict:
+        made, logged = Verdict({}), {}
+        given = {"completions": [r.text for r in records], **columns(records), "past": past}
+        for name, reward in self.rewards.items():
+            metrics: dict[str, float] = {}
+            extras: dict[str, list] = {}
+            values = self._within_limit(
+                name, partial(reward, **given, log_metric=metrics.__setitem__, log_extra=extras.__setitem__)
+            )
+            made.metrics[f"rewards/{name}/timeouts"] = float(values is None)
+            if values is None:
+                made.parts[name] = [math.nan] * len(records)
+                continue
+            for column, entries in {name: values, **extras}.items():
+                if len(entries) != len(records):
+                    raise ConfigError(f"reward {column}: gave {len(entries)} values for {len(records)} completions")
+            if bad := [v for v in values if v is not None and not math.isfinite(v)]:
+                raise ConfigError(f"reward {name}: gave {bad[0]}; use None where the reward does not apply")
+            made.parts[name] = [math.nan if v is None else float(v) for v in values]
+            logged |= metrics
+            made.extras.update(extras)
+        made.metrics.update(logged)
+        return made
+
+    def _within_limit(self, name: str, call: Callable[[], list[float | None]]) -> list[float | None] | None:
+        """The reward's values; None where it is late."""
+        if name in self._late and not self._late[name].ready():
+            return None
+        # Its threads are daemons: a reward that never returns does not keep the program from ending.
+        pool = ThreadPool(1)
+        job = pool.apply_async(call)
+        pool.close()
+        try:
+            return job.get(self.timeout_s)
+        except LateError:
+            self._late[name] = job
+            say(f"reward {name}: no result after {self.timeout_s:g} s; it applies to nothing in this step")
+            return None

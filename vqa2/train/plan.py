@@ -16,6 +16,7 @@ from rich.console import Console
 from vqa2.core.config import build, decode, spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.run import Run, fingerprint, say
+from vqa2.data.dataset import ClipCache
 from vqa2.model.build import ModelSpec
 from vqa2.train.data import DataSpec, ensure_data
 
@@ -61,11 +62,13 @@ class TrainRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a stage's `run` receives. `init` is the model folder to start from, None to build a new model."""
+    """What a stage's `run` receives. `init` is the model folder to start from, None to build a new model; `clips` what
+    the stages before it in this invocation have decoded."""
 
     spec: TrainRun
     run: Run
     init: Path | None
+    clips: ClipCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +86,9 @@ class Job:
         """The model folder to start from, None to build a new model."""
         return self.after if self.stage.init_from == "auto" else Path(self.stage.init_from)
 
-    def context(self) -> Context:
+    def context(self, clips: ClipCache) -> Context:
         """What the stage's `run` receives."""
-        return Context(spec=self.spec, run=self.run, init=self.start)
+        return Context(spec=self.spec, run=self.run, init=self.start, clips=clips)
 
 
 def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, Any]], say_done: bool = False) -> None:
@@ -152,6 +155,7 @@ def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
 def execute(jobs: list[Job]) -> None:
     """Runs the jobs; a finished one is skipped, a killed one continues."""
     check_device(jobs[0].spec.engine)
+    clips = ClipCache(jobs[0].spec.data.decode_cache_mb)
     say("plan: " + " -> ".join(f"{j.label}{_mark(j.run)}" for j in jobs))
     for job in jobs:
         job.run.open(job.spec.overwrite)
@@ -160,7 +164,7 @@ def execute(jobs: list[Job]) -> None:
             continue
         if job.start is not None and not (job.start / "config.json").is_file():
             raise DataError(f"{job.start}: no model to start stage {job.label} from")
-        summary = job.stage.run(job.context())
+        summary = job.stage.run(job.context(clips))
         job.run.finish({**summary, "label": job.label, "fingerprint": fingerprint(job.run.identity)})
         say(f"{job.label}: done, {job.run.dir}")
 

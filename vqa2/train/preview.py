@@ -18,6 +18,7 @@ from data_prep.run import MARKER
 from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction, inside
 from vqa2.core.run import world_size
+from vqa2.data.dataset import ClipCache
 from vqa2.data.video import probe
 from vqa2.model.build import blueprint
 from vqa2.model.memory import Shape, activation_bytes, blank
@@ -58,7 +59,7 @@ def preview(jobs: list[Job], console: Console) -> None:
 
 def _table(job: Job, console: Console) -> Table:
     stage = job.stage
-    rows, quarantined = usable_rows(job.context(), stage.sets, "train")
+    rows, quarantined = usable_rows(job.context(ClipCache(0)), stage.sets, "train")
     config, processor = _model(job)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)

@@ -25,6 +25,7 @@ from vqa2.train.callbacks import (
 )
 from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
+from vqa2.train.grpo_config import Control
 from vqa2.train.plan import Context
 
 
@@ -60,6 +61,7 @@ class Grpo:
     optim: Optim
     policy: Policy
     packing: Packing
+    control: Control
     rewards: dict[str, dict[str, Any]]
     eval_prompts: Annotated[int, Ge(2)]
 
@@ -94,9 +96,7 @@ class Grpo:
 
     def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
         data, made = context.spec.data, self.policy
-        collator = Collator(
-            processor, Path(data.root), context.spec.model.video, side="left", cache_mb=data.decode_cache_mb
-        )
+        collator = Collator(processor, Path(data.root), context.spec.model.video, side="left", clips=context.clips)
         options = {name: getattr(made, name) for name in type(made).__dataclass_fields__}
         arguments = GRPOConfig(
             per_device_train_batch_size=self.optim.batch_size * made.num_generations,
@@ -112,6 +112,7 @@ class Grpo:
             rewards,
             processor.tokenizer,
             self.packing,
+            self.control,
             optimizer_groups=lambda m: parameter_groups(m, self.tune, self.optim.weight_decay),
         )
         trainer.remove_callback(PrinterCallback)

@@ -109,9 +109,7 @@ class Sft:
 
     def _trainer(self, context: Context, model, processor, rows) -> SftTrainer:
         data = context.spec.data
-        collator = Collator(
-            processor, Path(data.root), context.spec.model.video, side="right", cache_mb=data.decode_cache_mb
-        )
+        collator = Collator(processor, Path(data.root), context.spec.model.video, side="right", clips=context.clips)
         collator.learn_from = dict(self.tune.learn_from)
         arguments = TrainingArguments(
             per_device_train_batch_size=self.optim.batch_size, **training_arguments(self.optim, context)

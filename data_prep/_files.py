@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all, written row by row."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Parts:
+    """JSONL files under construction (`<name>.part`); those that are not kept are removed."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = folder, names
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Parts":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._files = {
+            name: self._stack.enter_context((self.folder / f"{name}.part").open("w", encoding="utf-8"))
+            for name in self.names
+        }
+        return self
+
+    def write(self, name: str, row: Mapping[str, Any]) -> None:
+        """One row of a file."""
+        self._files[name].write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+
+    def keep(self, *names: str) -> None:
+        """Closes files and gives them their names; nothing can be written any more."""
+        self._stack.close()
+        for name in names:
+            (self.folder / f"{name}.part").replace(self.folder / name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        for name in self.names:
+            (self.folder / f"{name}.part").unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()

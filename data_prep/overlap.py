@@ -1,0 +1,68 @@
+"""Training refuses what it will be tested on: rows of the train sets against the test sets and lists of held-out clips.
+
+At the start of a run, by name and by the file hashes that data_prep recorded: seconds, no decoding. What shows the same
+under another name is found by `python -m data_prep leaks`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep._names import NameRules, read_names, same_names
+from vqa2.core.errors import DataError
+
+_SHOWN = 3
+
+
+def overlap(root: Path, held_out: Iterable[str], rules: NameRules) -> list[tuple[str, str]]:
+    """(train clip, what it is in) of every training clip of the data root that is also a test clip.
+
+    `held_out`: further lists, in any form that `leaks` reads; `rules`: those of conf/leaks.yaml.
+    """
+    train = _media(root, "train")
+    hashes = _recorded_hashes(root)
+    found = []
+    for name, others in [("the test sets", _media(root, "test")), *((p, read_names(Path(p), rules)) for p in held_out)]:
+        found += [(clip, name) for clip in sorted(train.intersection(others))]
+        known = {hashes[other]: other for other in others if other in hashes}
+        found += [(clip, f"{name}, as {known[hashes[clip]]}") for clip in sorted(train.difference(others))
+                  if clip in hashes and hashes[clip] in known]  # fmt: skip
+        if name != "the test sets":
+            parts = [{n: rules.parts(n, None) for n in side} for side in (train, others)]
+            found += [(m.a, f"{name}, as {m.b}") for m in same_names(*parts) if m.certain and m.a != m.b]
+    return list(dict.fromkeys(found))
+
+
+def refuse_overlap(root: Path, held_out: Iterable[str], rules: NameRules) -> None:
+    """DataError where a training clip is a test clip."""
+    found = overlap(root, held_out, rules)
+    if not found:
+        return
+    clips = len({clip for clip, _ in found})
+    shown = "; ".join(f"{clip} is in {where}" for clip, where in found[:_SHOWN])
+    more = " …" if len(found) > _SHOWN else ""
+    raise DataError(
+        f"{root}: {clips} training clips are test clips: {shown}{more}; take them out, or train all the same with "
+        "data.overlap=allow"
+    )
+
+
+def _media(root: Path, split: str) -> set[str]:
+    """Media of all rows of a split; text-only rows have none."""
+    found: set[str] = set()
+    for path in sorted(root.glob(f"*.{split}.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    found.add(json.loads(line)["media"])
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    raise DataError(f"{path}:{number}: no instruction row") from None
+    return found - {None}
+
+
+def _recorded_hashes(root: Path) -> dict[str, str]:
+    """Media name -> sha256 as the media index has them; empty where the root has no index."""
+    path = root / "media" / "index.json"
+    if not path.is_file():
+        return {}
+    return {e["clip"]["path"]: e["sha256"] for e in json.loads(path.read_text(encoding="utf-8")).values()}

@@ -1,0 +1,155 @@
+"""The completions of an optimizer step: micro-batches of prompts -> pieces with completions and records.
+
+A micro-batch is a list of pieces: the prompts it was given, and later those that replace groups without signal (DAPO's
+dynamic sampling, arXiv:2503.14476, which TRL lacks). A prompt whose clip cannot be read is in no piece: it costs its
+group, is listed, and the rest goes on.
+
+Departs from DAPO: dead groups are replaced for a fixed number of rounds, and those that then remain stay in the batch
+with advantage 0 (DAPO samples until the batch is full); replacements are drawn from all training rows by the seed,
+the step and the round, so that a resumed run, and another number of processes, draw the same.
+
+Shapes: P prompts, G completions per prompt, S = P·G.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqa2.core.records import Instruction
+from vqa2.core.scale import mos_to_acr
+from vqa2.train._grpo_inputs import Broken, choice_of, prompt_batch, take_clips
+from vqa2.train._grpo_log import Record
+from vqa2.train._rollout import Sampling, sample, uniforms, words
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Prompts with their completions as tensors (see `packs_of`, advantages excepted), and a record per completion."""
+
+    batch: dict[str, Any]
+    records: list[Record]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one backward pass of the loop covers; `broken`: prompts without a readable clip; `thumbnails`: prompt id ->
+    JPEG; `dropped`: key frames that too long rows lost."""
+
+    pieces: list[Piece]
+    broken: list[Broken]
+    thumbnails: dict[str, bytes]
+    dropped: int
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for piece in self.pieces for record in piece.records]
+
+
+@dataclass(frozen=True)
+class Roller:
+    """Samples the completions of collated micro-batches. `prepare` moves tensors to the device; `drop_clipped`:
+    completions that ran into the length limit do not enter the loss."""
+
+    tokenizer: Any
+    drop_clipped: bool
+    prepare: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __call__(self, model, pair: dict[str, Any], key: tuple[int, ...], sampling: Sampling) -> MicroBatch:
+        """`pair` is what `Pairs` collates; random numbers depend on `key` and the prompt."""
+        if pair["clean"] is None:
+            return MicroBatch([], pair["broken"], {}, 0)
+        batch = self.prepare(prompt_batch(pair["clean"]))
+        rows: list[Instruction] = batch.pop("rows")
+        dropped = batch.pop("dropped_key_frames")
+        encoded = model.encode(batch["media"])
+        numbers = uniforms((*key, 0), [r.id for r in rows], sampling)
+        rollout = sample(model, batch | {"media": encoded}, sampling, numbers)
+        perturbed: dict[str, list[str]] = {}
+        if pair["disturbed"] is not None:
+            other = self.prepare(prompt_batch(pair["disturbed"]))
+            ids = [row.id for row in other.pop("rows")]
+            del other["dropped_key_frames"]
+            other["media"] = model.encode(other["media"], encoded)
+            texts = words(sample(model, other, sampling, uniforms((*key, 1), ids, sampling)), self.tokenizer)
+            perturbed = {i: texts[n * sampling.num : (n + 1) * sampling.num] for n, i in enumerate(ids)}
+        mask = rollout.mask
+        if self.drop_clipped:
+            mask = mask * ~rollout.clipped.unsqueeze(1)
+        made = {
+            "completion_ids": rollout.ids,
+            "completion_mask": mask,
+            "owner": torch.arange(len(rows), device=mask.device).repeat_interleave(sampling.num),
+            "media": model.constants(batch["media"], encoded),
+        }
+        written = zip(
+            words(rollout, self.tokenizer), rollout.lists(), rollout.clipped.tolist(), mask.sum(1).tolist(), strict=True
+        )
+        records = list(_records(rows, perturbed, sampling.num, written))
+        return MicroBatch([Piece(batch | made, records)], pair["broken"], pair["thumbnails"], dropped)
+
+
+def _records(
+    rows: Sequence[Instruction], perturbed: dict[str, list[str]], group: int, written: Iterator[tuple]
+) -> Iterator[Record]:
+    """Records of the completions, which come prompt by prompt as (text, tokens, clipped, counted)."""
+    for k, (text, tokens, clipped, counted) in enumerate(written):
+        row = rows[k // group]
+        choice = choice_of(row)
+        yield Record(
+            prompt_id=row.id,
+            prompt=row.turns[-1].user,
+            kind=row.kind,
+            target=None if choice is not None or row.mos is None else mos_to_acr(row.mos),
+            choice=choice,
+            text=text,
+            tokens=tuple(tokens),
+            clipped=clipped,
+            counted=counted,
+            perturbed=perturbed[row.id][k % group] if row.id in perturbed else None,
+        )
+
+
+def without(micro: MicroBatch, dead: set[str]) -> MicroBatch:
+    """The micro-batch without the groups of some prompts."""
+    pieces = []
+    for piece in micro.pieces:
+        groups = len(piece.batch["input_ids"])
+        size = len(piece.records) // groups
+        kept = [p for p in range(groups) if piece.records[p * size].prompt_id not in dead]
+        if kept:
+            pieces.append(_taken(piece, kept, size))
+    return replace(micro, pieces=pieces)
+
+
+def _taken(piece: Piece, kept: list[int], size: int) -> Piece:
+    """Some of a piece's groups of `size` completions."""
+    batch, rows = piece.batch, [p * size + k for p in kept for k in range(size)]
+    made = {
+        "input_ids": batch["input_ids"][kept],
+        "attention_mask": batch["attention_mask"][kept],
+        "media": take_clips(batch["media"], kept),
+        "owner": torch.arange(len(kept), device=batch["owner"].device).repeat_interleave(size),
+        "completion_ids": batch["completion_ids"][rows],
+        "completion_mask": batch["completion_mask"][rows],
+    }
+    return Piece(made, [piece.records[k] for k in rows])
+
+
+def dead_prompts(records: Sequence[Record], advantages: torch.Tensor, group: int) -> list[str]:
+    """Prompts, sorted, whose completions all have the same advantage: nothing to learn from."""
+    spread = advantages.view(-1, group)
+    same = (spread.amax(1) - spread.amin(1) < 1e-6).tolist()
+    return sorted({records[k * group].prompt_id for k, dead in enumerate(same) if dead})
+
+
+def substitutes(
+    dead: Sequence[str], records: Sequence[Record], rows: Sequence[Instruction], seed: Sequence[int]
+) -> dict[str, Instruction]:
+    """Dead prompt id -> another row, none of which is in the step already; fewer where the rows run out."""
+    present = {r.prompt_id for r in records}
+    order = np.random.default_rng(seed).permutation(len(rows))
+    fresh = (rows[k] for k in order.tolist() if rows[k].id not in present)
+    return dict(zip(dead, fresh))
