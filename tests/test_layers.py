@@ -25,7 +25,9 @@ OURS = {
     "vqa2/llms": {"vqa2.core", "vqa2.llms"},
     "vqa2/agents": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.agents"},
     "vqa2/experts": {"vqa2.core", "vqa2.data", "vqa2.experts"},
-    "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.model", "vqa2.rewards", "vqa2.predictors"},
+    "vqa2/predictors": {
+        f"vqa2.{part}" for part in ("core", "data", "experts", "agents", "model", "rewards", "predictors")
+    },
     "vqa2/train": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train"}
     | {"data_prep.run", "data_prep.overlap"},
     "data_prep": {"vqa2.core", "data_prep"},

@@ -121,19 +121,26 @@ def plain(values: Any) -> Any:
 
 
 def spending(steps: list[Step]) -> Plain:
-    """What a run cost: seconds, experts run, model calls (cached ones too), tokens and money where a price is known."""
+    """What a run cost: seconds, experts run, tries at a chat model (cached ones and refused replies too), calls of our
+    own model, tokens and money where a price is known."""
     chats = [s for s in steps if s.kind in ("chat", "options", "levels", "say")]
     usage = [s.reply.get("usage", {}) for s in chats if s.reply]
     costs = [s.reply.get("cost") for s in chats if s.reply and "cost" in s.reply]
     return {
         "seconds": round(sum(s.seconds for s in steps), 6),
         "experts": sum(s.kind == "tool" for s in steps),
-        "llm_calls": sum(s.kind == "chat" or "messages" in s.request for s in chats),
+        "llm_calls": sum(_tries(s) for s in chats if "messages" in s.request),
         "model_calls": sum(s.kind in ("levels", "options", "say") and "messages" not in s.request for s in chats),
         "prompt_tokens": sum(u.get("prompt_tokens", 0) for u in usage),
         "completion_tokens": sum(u.get("completion_tokens", 0) for u in usage),
         "cost": None if None in costs else round(sum(costs), 9),
     }
+
+
+def _tries(step: Step) -> int:
+    """How often the chat model was asked: once for each refused reply and once for the one that was taken."""
+    refused = len((step.reply or {}).get("rejected", ()))
+    return refused + 1 if step.error is None else max(1, refused)
 
 
 @dataclass
@@ -148,8 +155,8 @@ class Notes:
 
 
 def dumps(trace: Trace) -> str:
-    """The trace as text; equal traces give equal bytes."""
-    return json.dumps(asdict(trace), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    """The trace as text; equal traces give equal bytes. Keys keep their order: prompts list types and experts in it."""
+    return json.dumps(asdict(trace), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_trace(path: Path, trace: Trace) -> None:

@@ -4,6 +4,7 @@ Level score (VQA², section 4): one prefill of the scoring prompt with the answe
 softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01. Nothing is generated.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -52,6 +53,26 @@ class ModelPredictor:
         good = [item for item in read.values() if not isinstance(item, Answer)]
         made = {a.id: a for a in self._generate(good)} if good else {}
         return [made.get(q.id, read[q.id]) for q in queries]
+
+    @torch.inference_mode()
+    def options(self, query: Query, replies: Sequence[str]) -> list[float]:
+        """Log-probability of each reply to the query's question, its end included: how likely the model is to say just
+        that. The clip is encoded and read once. MediaError for an unreadable file."""
+        if query.question is None:
+            raise ConfigError(f"{query.id}: a question is needed to choose a reply")
+        ids, video = self._prompt(query, query.question, self._read(query), "")
+        prompt = torch.tensor([ids], device=self.device)
+        first = self.model(prompt, use_cache=True, logits_to_keep=1, **self._media([video]))
+        return [self._reply_logprob(first, reply) for reply in replies]
+
+    def _reply_logprob(self, first, reply: str) -> float:
+        tokenizer = self.processor.tokenizer
+        tail = torch.tensor([tokenizer.encode(reply + END, add_special_tokens=False)], device=self.device)
+        # The prompt's cache grows with what is read after it; each reply gets a copy of its own.
+        cache = copy.deepcopy(first.past_key_values)
+        rest = self.model(tail[:, :-1], past_key_values=cache).logits if tail.shape[1] > 1 else first.logits[:, :0]
+        logits = torch.cat((first.logits, rest), 1)[0].float().log_softmax(-1)
+        return logits.gather(1, tail[0, :, None]).sum().item()
 
     def _guard(self, query: Query, fn):
         try:

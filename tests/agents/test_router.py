@@ -1,0 +1,210 @@
+"""The router on experts that say what the test tells them; every trace is replayed to the same bytes (`Made.ask`)."""
+
+import json
+
+import pytest
+from agent_test_parts import http_values, told
+from llm_server import Act, serving
+from media import numbered, write_clip
+
+from vqa2.agents._decide import contract
+from vqa2.agents.run import check, replay
+from vqa2.core.errors import DataError
+from vqa2.core.llm import LlmUnavailable, parse
+
+
+def routing(**changes):
+    return {"content_type": "ugc", "experts": ["a", "b"], "suspected": ["noise"], "weights": [], "why": "x", **changes}
+
+
+def test_equal_experts_by_hand(clip, pool_of, router_of):
+    """Two experts at 40 and 50: no suspects, the same agreement, so the plain mean; the terms are in the trace."""
+    trace = router_of(pool_of(a=told(40.0), b=told(50.0))).ask(clip)
+    assert trace.result["score100"] == pytest.approx(45.0)
+    assert trace.result["rounded"] == 45
+    terms = trace.working["terms"]["a"]
+    assert terms["agreement"] == pytest.approx(0.5)
+    assert terms["confidence"] == pytest.approx(1.0)
+    assert terms["adjusted"] == pytest.approx(1 + 0.3 * 0.5 + 0.2)
+    assert (trace.spending["experts"], trace.spending["llm_calls"]) == (2, 0)
+    assert trace.working["facts"]["width"] == 32
+
+
+def test_a_specialist_that_sees_worse_gains_weight_and_far_scores_take_the_median(clip, pool_of, router_of):
+    pool = pool_of(a=told(60.0), b=told(62.0), noise=told(45.0, strengths=["noise"]))
+    near = router_of(pool).ask(clip)
+    assert near.working["suspected"] == ["noise"]
+    assert near.working["terms"]["noise"]["specialty"] == 1.0
+    assert near.working["fused"]["rule"] == "weighted mean"
+    far = router_of(pool_of(a=told(60.0), b=told(62.0), noise=told(5.0))).ask(clip)
+    assert far.working["fused"]["rule"] == "weighted median"
+    assert far.result["score100"] == pytest.approx(60.0)
+
+
+def test_tier_0_runs_exactly_one(clip, pool_of, router_of):
+    pool = pool_of(a=told(40.0, cost_s=9.0), b=told(80.0, cost_s=2.0))
+    trace = router_of(pool, None, "tier=0").ask(clip)
+    assert trace.result["experts"] == ["b"]  # the cheaper of equal priors
+    assert trace.spending["experts"] == 1
+    broken = router_of(pool_of(a=told(fails="boom", cost_s=1.0), b=told(80.0, cost_s=2.0)), None, "tier=0")
+    result = broken.ask(clip).result
+    assert "no expert gave a score (a: error: RuntimeError: boom)" in result["error"]
+
+
+def test_published_priors_are_renormalized_over_the_pool(clip, pool_of, router_of):
+    pool = pool_of(uvq=told(40.0), cover=told(50.0), other=told(90.0))
+    trace = router_of(pool, None, priors="published").ask(clip)
+    assert trace.result["experts"] == ["cover", "uvq"]
+    assert trace.result["score100"] == pytest.approx(45.0)
+    assert "maxvqa, modularbvqa, rq_vqa not in the pool" in trace.notes[0]
+
+
+def test_a_clip_higher_than_wide_is_short_form(tmp_path, pool_of, router_of):
+    write_clip(tmp_path / "tall.mkv", numbered(4, height=48, width=32), fps=8)
+    assert router_of(pool_of(a=told())).ask(tmp_path / "tall.mkv").result["content_type"] == "short-form"
+
+
+def test_the_chat_model_decides_type_experts_suspects_and_weights(clip, pool_of, router_of, llm_of):
+    weights = [{"expert": "a", "weight": 0.75}, {"expert": "b", "weight": 0.25}]
+    reply = routing(content_type="gaming", weights=weights, suspected=["Noise"])
+    pool = pool_of(a=told(40.0), b=told(50.0), c=told(90.0))
+    trace = router_of(pool, llm_of({"expert": reply})).ask(clip)
+    decision = trace.working["decision"]
+    assert (decision["content_type"], decision["by"], decision["weights_by"]) == ("gaming", "chat", "chat")
+    assert trace.result["score100"] == pytest.approx(42.5)
+    assert trace.working["suspected"] == ["noise"]
+    assert trace.spending["llm_calls"] == 1
+    (chat,) = [s for s in trace.steps if s.kind == "chat"]
+    assert json.loads(chat.reply["text"]) == reply
+    assert chat.request["messages"][1]["content"][0]["type"] == "frames"
+    assert trace.notes == ()
+
+
+BAD = {
+    "broken JSON": ('{"content_type": "ugc", "exp', "Invalid JSON"),
+    "unknown expert": (routing(experts=["a", "dover"]), "Input should be 'a' or 'b'"),
+    "weights that do not sum": (
+        routing(weights=[{"expert": "a", "weight": 0.5}, {"expert": "b", "weight": 0.2}]),
+        "the weights must sum to 1, they sum to 0.7",
+    ),
+    "a weight too few": (routing(weights=[{"expert": "a", "weight": 1.0}]), "one weight for each chosen expert"),
+    "unknown distortion": (routing(suspected=["ugliness"]), "suspected.0: Input should be"),
+    "refusal": ("I am sorry, but I cannot rate this video.", "Invalid JSON"),
+    "words around it": (f"Sure! {json.dumps(routing())}", "Invalid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_invalid_decision_falls_back_to_rules_and_priors_with_a_note(name, clip, pool_of, router_of, llm_of):
+    reply, reason = BAD[name]
+    pool = pool_of(a=told(40.0), b=told(50.0))
+    trace = router_of(pool, llm_of({".": reply})).ask(clip)
+    assert trace.result["score100"] == pytest.approx(45.0)
+    assert trace.working["decision"]["by"] == "rules"
+    assert trace.notes[0].startswith("router: rules and priors decided")
+    assert reason in trace.notes[0]
+    (chat,) = [s for s in trace.steps if s.kind == "chat"]
+    assert chat.reply["rejected"][0][0] == (reply if isinstance(reply, str) else json.dumps(reply))
+
+
+def test_a_refused_reply_is_repaired_and_both_tries_are_counted(clip, pool_of, router_of, llm_of, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    pool = pool_of(a=told(40.0), b=told(50.0))
+    texts = [json.dumps(routing(experts=["dover"])), json.dumps(routing(experts=["b"]))]
+    with serving(lambda request, n: Act(texts[len(request["messages"]) // 2 - 1])) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        llm = llm_of(**http_values(timeout_s=5.0, price_prompt=1.0, price_completion=2.0))
+        trace = router_of(pool, llm).ask(clip)
+        assert server.requests[0]["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/jpeg")
+    assert (trace.result["experts"], trace.notes) == (["b"], ())
+    assert trace.spending["llm_calls"] == 2
+    assert trace.spending["prompt_tokens"] == 20
+    assert trace.spending["cost"] == pytest.approx((20 + 2 * 10) / 1e6)
+
+
+def test_a_time_out_falls_back_and_a_wrong_key_stops(clip, pool_of, router_of, llm_of, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    pool = pool_of(a=told(40.0))
+    with serving(lambda request, n: Act("late", delay_s=1.0)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        trace = router_of(pool, llm_of(**http_values())).ask(clip)
+        assert trace.result["score100"] == pytest.approx(40.0)
+        assert "no answer in time" in trace.notes[0]
+    with serving(lambda request, n: Act(status=401, body="{}")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        with pytest.raises(LlmUnavailable):
+            router_of(pool, llm_of(**http_values(max_tokens=7))).ask(clip)
+
+
+def test_a_crash_is_evidence_and_all_failing_is_an_error(clip, pool_of, router_of):
+    trace = router_of(pool_of(a=told(40.0), b=told(fails="segfault"))).ask(clip)
+    assert trace.result["experts"] == ["a"]
+    assert trace.notes == ("b: error: RuntimeError: segfault",)
+    (failed,) = [s for s in trace.steps if s.error]
+    assert failed.request["expert"] == "b"
+    none = router_of(pool_of(a=told(fails="x"), b=told(fails="y"))).ask(clip).result
+    assert none == {"error": "no expert gave a score (a: error: RuntimeError: x; b: error: RuntimeError: y)"}
+
+
+def test_uncalibrated_and_inapplicable_experts_are_never_fused(clip, still, pool_of, router_of):
+    pool = pool_of(uncalibrated=["b"], a=told(40.0), b=told(90.0), fr=told(90.0, reference=True))
+    trace = router_of(pool).ask(clip)
+    assert trace.result["experts"] == ["a"]
+    assert "no calibration" in trace.config["cards"]["b"]["why_not"]
+    temporal = router_of(pool_of(flicker=told(30.0, kinds=["video"])))
+    assert "flicker: takes video, not image" in temporal.ask(still, "image").result["error"]
+
+
+def test_a_picture_where_a_video_is_expected_and_broken_files_are_errors(clip, still, tmp_path, pool_of, router_of):
+    router = router_of(pool_of(a=told(40.0)))
+    assert "a still picture where a video is expected" in router.ask(still, "video").result["error"]
+    assert "not a readable image" in router.ask(clip, "image").result["error"]
+    (tmp_path / "bad.mp4").write_bytes(b"nothing" * 50)
+    assert "not a readable video" in router.ask(tmp_path / "bad.mp4").result["error"]
+    assert "no such file" in router.ask(tmp_path / "none.mp4").result["error"]
+    assert router.ask(still, "image").result["score100"] == pytest.approx(40.0)
+
+
+def test_the_budget_bounds_experts_seconds_and_calls(clip, pool_of, router_of, llm_of):
+    pool = pool_of(a=told(40.0, cost_s=1.0), b=told(50.0, cost_s=2.0), c=told(60.0, cost_s=1e6))
+    two = router_of(pool, None, "budget.experts=2").ask(clip)
+    assert two.result["experts"] == ["a", "b"]
+    assert "c: budget: 2 experts have run" in two.notes
+    timed = router_of(pool, None, "budget.seconds=20.0").ask(clip)
+    assert timed.result["experts"] == ["a", "b"]
+    assert any(note.startswith("c: budget: needs about") for note in timed.notes)
+    asked = router_of(pool, llm_of({".": routing()}), "budget.llm_calls=0").ask(clip)
+    assert asked.spending["llm_calls"] == 0
+    assert "budget: a reply may take 1 tries, 0 are left" in asked.notes[0]
+
+
+def test_tier_2_adds_localized_types_to_the_suspects(clip, pool_of, router_of):
+    pool = pool_of(a=told(60.0), noise=told(55.0, strengths=["noise"]))
+    found = {"types": ["noise"], "spans": [[0.0, 0.5]]}
+    trace = router_of(pool, None, "tier=2", localizer=lambda path, kind: found).ask(clip)
+    assert trace.working["suspected"] == ["noise"]
+    assert trace.working["localization"] == found
+    assert "no localization is set up" in router_of(pool, None, "tier=2").ask(clip).notes[0]
+
+
+def test_a_changed_trace_or_program_is_noticed(clip, pool_of, router_of):
+    trace = router_of(pool_of(a=told(40.0), b=told(50.0))).ask(clip)
+    check(trace)
+    steps = tuple(
+        s
+        if s.kind != "tool" or s.request["expert"] != "a"
+        else type(s)(**{**vars(s), "reply": {**s.reply, "score": 41.0}})
+        for s in trace.steps
+    )
+    edited = type(trace)(**{**vars(trace), "steps": steps})
+    assert replay(edited).result["score100"] != trace.result["score100"]
+    with pytest.raises(DataError, match="the replay differs in 'working'"):
+        check(edited)
+
+
+def test_the_contract_is_closed():
+    schema = contract(["a", "b"], ["ugc"])
+    assert parse(json.dumps(routing(experts=["a"])), schema).experts == ["a"]
+    for change in ({"experts": []}, {"experts": ["a", "a"]}, {"content_type": "news"}, {"mood": 1}, {"why": None}):
+        with pytest.raises(ValueError, match="."):
+            parse(json.dumps(routing(**change)), schema)

@@ -1,0 +1,173 @@
+"""Who decides in the router: rules over the file's header and the priors, or a chat model under a strict contract."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, create_model, field_validator
+
+from vqa2.agents._names import DISTORTIONS, distortion
+from vqa2.agents._spec import Priors, RouterSpec
+from vqa2.agents.schemas import Strict
+from vqa2.agents.trace import Plain
+from vqa2.agents.world import Card, World
+
+TOLERANCE = 0.01
+"""By how much weights may miss a sum of 1."""
+
+_SYSTEM = """You route video quality assessment: you say what kind of content a clip is, which experts should rate it \
+and what may be wrong with it. You do not rate it yourself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """`experts` in the order of their weight; `weights` are base weights of any sum, before the adjustment. `by`:
+    `rules` or `chat`; `weights_by`: `priors` or `chat`."""
+
+    content_type: str
+    experts: tuple[str, ...]
+    weights: dict[str, float]
+    suspected: tuple[str, ...]
+    by: Literal["rules", "chat"]
+    weights_by: Literal["priors", "chat"]
+    why: str
+
+
+def prior_weights(priors: Priors, content_type: str, experts: Sequence[str]) -> dict[str, float]:
+    """Base weights of a content type. A prior expert that is not in the pool has no part; the fusion renormalizes."""
+    row = priors.types[content_type]
+    return {name: row.get(name, priors.unlisted) for name in experts}
+
+
+def by_rules(world: World, made: RouterSpec, known: Plain) -> Decision:
+    """The header tells one type from the others: a clip higher than wide is short-form. Every usable expert with a
+    prior weight takes part; the heaviest first, of equal ones the cheapest."""
+    kind, why = _type_of(made, known)
+    return _ordered(world, made, content_type=kind, suspected=(), by="rules", why=why)
+
+
+def by_chat(world: World, made: RouterSpec, known: Plain) -> Decision:
+    """The chat model's decision. StepFailed where it gives none that is valid."""
+    usable = world.usable()
+    schema = contract(sorted(usable), list(made.priors.types))
+    reply: Any = world.chat("router", _SYSTEM, _prompt(made, known, usable), schema)
+    kind = reply.content_type if made.content_type == "auto" else made.content_type
+    if not reply.weights:
+        return _ordered(
+            world,
+            made,
+            content_type=kind,
+            suspected=tuple(reply.suspected),
+            by="chat",
+            why=reply.why,
+            only=reply.experts,
+        )
+    weights = {entry.expert: entry.weight for entry in reply.weights}
+    return Decision(
+        content_type=kind,
+        experts=_order(weights, usable),
+        weights=weights,
+        suspected=tuple(reply.suspected),
+        by="chat",
+        weights_by="chat",
+        why=reply.why,
+    )
+
+
+def contract(experts: Sequence[str], types: Sequence[str]) -> type[BaseModel]:
+    """The form of the chat model's reply: names from closed lists; `weights` empty (the priors hold) or one for each
+    chosen expert with the sum 1."""
+    expert: Any = Literal[tuple(experts)]
+    entry: Any = create_model("Weight", __base__=Strict, expert=(expert, ...), weight=(float, Field(ge=0, le=1)))
+    return create_model(
+        "Routing",
+        __base__=_Routing,
+        content_type=(Literal[tuple(types)], ...),
+        experts=(list[expert], Field(min_length=1)),
+        suspected=(list[Literal[DISTORTIONS]], ...),
+        weights=(list[entry], ...),
+        why=(str, ...),
+    )
+
+
+class _Routing(Strict):
+    """The checks of a routing reply; `contract` adds the fields."""
+
+    @field_validator("suspected", mode="before", check_fields=False)
+    @classmethod
+    def _canonical(cls, values: Any) -> Any:
+        if not isinstance(values, list):
+            return values
+        return list(dict.fromkeys((distortion(v) or v) if isinstance(v, str) else v for v in values))
+
+    @field_validator("experts", check_fields=False)
+    @classmethod
+    def _once(cls, values: list[str]) -> list[str]:
+        if len(set(values)) < len(values):
+            raise ValueError("an expert is named twice")
+        return values
+
+    @field_validator("weights", check_fields=False)
+    @classmethod
+    def _sum(cls, values: list[Any], info: Any) -> list[Any]:
+        if not values:
+            return values
+        named = [entry.expert for entry in values]
+        if sorted(named) != sorted(info.data.get("experts", [])):
+            raise ValueError("one weight for each chosen expert is needed, or none at all")
+        total = math.fsum(entry.weight for entry in values)
+        if abs(total - 1) > TOLERANCE:
+            raise ValueError(f"the weights must sum to 1, they sum to {total:g}")
+        return values
+
+
+def _type_of(made: RouterSpec, known: Plain) -> tuple[str, str]:
+    if made.content_type != "auto":
+        return made.content_type, "set by the caller"
+    if known["kind"] == "video" and known["height"] > known["width"] and "short-form" in made.priors.types:
+        return "short-form", "a clip higher than wide"
+    return made.default_type, "nothing in the header tells another type"
+
+
+def _ordered(
+    world: World,
+    made: RouterSpec,
+    *,
+    content_type: str,
+    suspected: tuple[str, ...],
+    by: Literal["rules", "chat"],
+    why: str,
+    only: Sequence[str] | None = None,
+) -> Decision:
+    """A decision with the priors' weights."""
+    usable = world.usable()
+    weights = prior_weights(made.priors, content_type, sorted(only if only is not None else usable))
+    absent = sorted(set(made.priors.types[content_type]) - set(world.cards))
+    if absent:
+        world.notes.add(f"priors: {', '.join(absent)} not in the pool; the others' weights are renormalized")
+    order = _order({name: w for name, w in weights.items() if w > 0} or weights, usable)
+    return Decision(
+        content_type=content_type,
+        experts=order,
+        weights={name: weights[name] for name in order},
+        suspected=suspected,
+        by=by,
+        weights_by="priors",
+        why=why,
+    )
+
+
+def _order(weights: Mapping[str, float], cards: Mapping[str, Card]) -> tuple[str, ...]:
+    return tuple(sorted(weights, key=lambda name: (-weights[name], cards[name].cost_s, name)))
+
+
+def _prompt(made: RouterSpec, known: Plain, usable: Mapping[str, Card]) -> str:
+    shown = {key: known[key] for key in ("kind", "width", "height", "fps", "seconds")}
+    pool = "\n".join(f"- {c.name}: strong on {', '.join(c.strengths) or 'no known strengths'}" for c in usable.values())
+    one = "Name exactly one expert." if made.tier == 0 else "Name every expert that helps."
+    return (
+        f"The file: {shown}\nContent types: {', '.join(made.priors.types)}\nExperts:\n{pool}\n"
+        f"Distortions: {', '.join(DISTORTIONS)}\n{one} Leave `weights` empty to use the published priors, or give one "
+        "weight for each chosen expert; they must sum to 1. `suspected`: distortions that you see or expect."
+    )

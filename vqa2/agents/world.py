@@ -1,0 +1,320 @@
+"""What surrounds a router or an agent: clip, experts, models, budget. Every look outside is on the tape.
+
+Live, a `World` has a pool of experts, perhaps a chat client and perhaps a model of ours. In a replay it has none of
+them and the tape answers; what they are is then known from the cards in the trace.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from annotated_types import Ge, Gt
+from pydantic import BaseModel
+
+from vqa2.agents import _media, _names
+from vqa2.agents._media import Box, FrameSpec
+from vqa2.agents.trace import Notes, Plain, StepFailed, Tape, spending
+from vqa2.core.config import spec
+from vqa2.core.llm import BadReply, Llm, Usage, parse
+from vqa2.core.records import Kind
+from vqa2.core.run import fingerprint
+from vqa2.experts.base import Media, applicable
+from vqa2.experts.pool import Pool
+
+
+@spec
+class Budget:
+    """Bounds of one item, null for none: seconds of all calls together, experts run, tries at a chat model (a repaired
+    reply is a second try)."""
+
+    seconds: Annotated[float, Gt(0)] | None
+    experts: Annotated[int, Ge(0)] | None
+    llm_calls: Annotated[int, Ge(0)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One item. `want`: what the caller is sure to want; `regions`: boxes of named regions, where they are known."""
+
+    id: str
+    path: Path
+    kind: Kind
+    question: str | None = None
+    want: Literal["score", "answer", "auto"] = "auto"
+    reference: Path | None = None
+    prompt: str | None = None
+    regions: Mapping[str, Box] = field(default_factory=dict)
+
+    def plain(self) -> Plain:
+        values = {**asdict(self), "path": str(self.path), "reference": self.reference and str(self.reference)}
+        return {**values, "regions": {name: list(box) for name, box in self.regions.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of an expert before it runs. `why_not`: why it cannot be used here, empty where it can; `rmse` is
+    its calibration's, in MOS points; `calibration` its provenance."""
+
+    name: str
+    cost_s: float
+    strengths: tuple[str, ...]
+    license: str
+    weights: str
+    trained_on: tuple[str, ...]
+    calibration: str
+    rmse: float | None
+    why_not: str
+
+    @classmethod
+    def from_plain(cls, values: Plain) -> "Card":
+        lists = {key: tuple(values[key]) for key in ("strengths", "trained_on")}
+        return cls(**{**values, **lists})
+
+
+class Voice(Protocol):
+    """A model of ours, as the agents use it; `can` names the verbs below that it has a model for."""
+
+    name: str
+    can: tuple[str, ...]
+
+    def levels(self, path: Path, kind: Kind, question: str | None) -> Sequence[float]:
+        """Probabilities of the five levels, best first."""
+
+    def options(self, path: Path, kind: Kind, question: str, replies: Sequence[str]) -> Sequence[float]:
+        """Log-probability of each reply, whole."""
+
+    def say(self, path: Path, kind: Kind, question: str) -> str:
+        """A reply in words."""
+
+
+class Localizer(Protocol):
+    """Where and when artifacts are (tier 2)."""
+
+    def __call__(self, path: Path, kind: Kind) -> Plain:
+        """Spans, boxes, severities and types as plain JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What is there to ask. `fingerprint` changes whenever an answer could."""
+
+    pool: Pool | None
+    llm: Llm | None
+    voice: Voice | None
+    localizer: Localizer | None
+
+
+@dataclass(kw_only=True)
+class World:
+    """One item's surroundings. `has_llm`, `voices`, `has_localizer` hold in a replay too, where `means` is None."""
+
+    tape: Tape
+    asked: Asked
+    cards: dict[str, Card]
+    budget: Budget
+    frames: FrameSpec
+    seed: int
+    has_llm: bool
+    voices: tuple[str, ...]
+    has_localizer: bool
+    tries: int
+    means: Means | None
+    notes: Notes = field(default_factory=Notes)
+    readings: dict[tuple[str, Box | None], Plain | str] = field(default_factory=dict)
+
+    def facts(self) -> Plain:
+        """See `_media.facts`. StepFailed for an unreadable file."""
+        path, kind = self.asked.path, self.asked.kind
+        return self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
+
+    def usable(self) -> dict[str, Card]:
+        """The experts that can rate this item, by name."""
+        return {name: card for name, card in self.cards.items() if not card.why_not}
+
+    def seconds_left(self) -> float | None:
+        """None without a bound."""
+        spent = sum(step.seconds for step in self.tape.steps)
+        return None if self.budget.seconds is None else self.budget.seconds - spent
+
+    def experts_left(self) -> int | None:
+        """None without a bound."""
+        run = sum(step.kind == "tool" for step in self.tape.steps)
+        return None if self.budget.experts is None else self.budget.experts - run
+
+    def tool(self, name: str, box: Box | None = None) -> Plain:
+        """The calibrated reading of one expert, asked for once. StepFailed with the reason where there is none: a
+        crash, a time-out and a used-up budget are evidence, not the end."""
+        key = (name, box)
+        if key not in self.readings:
+            self.readings[key] = self._tool(name, box)
+        found = self.readings[key]
+        if isinstance(found, str):
+            raise StepFailed(found)
+        return found
+
+    def chat(self, role: str, system: str, user: str, schema: type[BaseModel], *, see: bool = True) -> BaseModel:
+        """One strict JSON reply of the chat model, which sees the clip's frames. StepFailed where there is none."""
+        self._check_calls()
+        messages = self._messages(system, user, see)
+        request = {
+            "role": role,
+            "messages": messages,
+            "schema": fingerprint(schema.model_json_schema()),
+            "seed": self.seed,
+        }
+        reply = self.tape.do("chat", request, lambda: self._chat(messages, schema))
+        return parse(reply["text"], schema)
+
+    def choose(self, role: str, system: str, user: str, options: Sequence[str]) -> list[float | None]:
+        """The chat model's log-probabilities of options (single words or letters)."""
+        self._check_calls()
+        messages = self._messages(system, user, True)
+        request = {"role": role, "messages": messages, "options": list(options)}
+        return self.tape.do("options", request, lambda: self._choose(messages, options))["logprobs"]
+
+    def levels(self, question: str | None) -> list[float]:
+        """Our model's level probabilities, best first."""
+        return self._voice("levels", {"question": question}, lambda v, p, k: list(v.levels(p, k, question)))
+
+    def options(self, question: str, replies: Sequence[str]) -> list[float]:
+        """Our model's log-probability of each reply."""
+        request = {"question": question, "replies": list(replies)}
+        return self._voice("options", request, lambda v, p, k: list(v.options(p, k, question, replies)))
+
+    def say(self, question: str) -> str:
+        """Our model's reply in words."""
+        return self._voice("say", {"question": question}, lambda v, p, k: v.say(p, k, question))
+
+    def localize(self) -> Plain:
+        """The evidence of tier 2."""
+
+        def call() -> Plain:
+            assert self.means is not None
+            assert self.means.localizer is not None
+            return self.means.localizer(self.asked.path, self.asked.kind)
+
+        return self.tape.do("localize", {"path": str(self.asked.path)}, call)
+
+    def _tool(self, name: str, box: Box | None) -> Plain | str:
+        left, experts = self.seconds_left(), self.experts_left()
+        if experts is not None and experts <= 0:
+            return f"budget: {self.budget.experts} experts have run"
+        if left is not None and left <= 0:
+            return f"budget: {self.budget.seconds:g} s are used up"
+        request = {"expert": name, "box": box}
+        try:
+            return self.tape.do("tool", request, lambda: self._run(name, box, left))
+        except StepFailed as err:
+            return err.reason
+
+    def _run(self, name: str, box: Box | None, left: float | None) -> Plain:
+        assert self.means is not None
+        assert self.means.pool is not None
+        asked = self.asked
+        reference = None if asked.reference is None else Media(path=asked.reference, kind=asked.kind)
+        with tempfile.TemporaryDirectory() as folder:
+            path = asked.path if box is None else _media.crop(asked.path, asked.kind, box, Path(folder))
+            if box is not None and asked.reference is not None:
+                reference = Media(path=_cropped(asked.reference, asked.kind, box, folder), kind=asked.kind)
+            media = Media(path=path, kind=asked.kind, id=asked.id if box is None else "")
+            (reading,) = self.means.pool.run([name], media, reference, asked.prompt, left)
+        known = {"raw": reading.raw, "parts": reading.parts, "outside": reading.outside, "score": reading.score}
+        if reading.failure is not None:
+            raise StepFailed(f"{reading.failure}: {reading.reason}", known)
+        return known
+
+    def _check_calls(self) -> None:
+        """Nothing is asked that could need more tries than are left."""
+        if self.budget.llm_calls is None:
+            return
+        left = self.budget.llm_calls - spending(self.tape.steps)["llm_calls"]
+        if left < self.tries:
+            raise StepFailed(f"budget: a reply may take {self.tries} tries, {max(0, left)} are left")
+
+    def _messages(self, system: str, user: str, see: bool) -> list[Plain]:
+        """The prompt; frames stand as a note of which they are, and are put in when it is sent."""
+        content: Any = user
+        if see and self.frames.count:
+            content = [{"type": "frames", **asdict(self.frames)}, {"type": "text", "text": user}]
+        return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+
+    def _sent(self, messages: list[Plain]) -> list[Plain]:
+        made = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, list):
+                seen = _media.parts(self.asked.path, self.asked.kind, self.frames)
+                content = [*seen, *(part for part in content if part["type"] != "frames")]
+            made.append({**message, "content": content})
+        return made
+
+    def _chat(self, messages: list[Plain], schema: type[BaseModel]) -> Plain:
+        llm = self._llm()
+        try:
+            reply = llm.chat(self._sent(messages), schema, self.seed)
+        except BadReply as err:
+            raise StepFailed(str(err), {"rejected": [list(r) for r in err.rejected]}) from None
+        return {
+            "text": reply.text,
+            "rejected": [list(r) for r in reply.rejected],
+            "cached": reply.cached,
+            **_paid(llm, reply.usage),
+        }
+
+    def _choose(self, messages: list[Plain], options: Sequence[str]) -> Plain:
+        llm = self._llm()
+        made = llm.choose(self._sent(messages), options)
+        return {"logprobs": list(made.logprobs), "cached": made.cached, **_paid(llm, made.usage)}
+
+    def _llm(self) -> Llm:
+        assert self.means is not None
+        assert self.means.llm is not None
+        return self.means.llm
+
+    def _voice(self, kind: Any, request: Plain, call: Callable[[Voice, Path, Kind], Any]) -> Any:
+        def ask() -> Plain:
+            assert self.means is not None
+            assert self.means.voice is not None
+            return {kind: call(self.means.voice, self.asked.path, self.asked.kind)}
+
+        return self.tape.do(kind, request, ask)[kind]
+
+
+def cards(pool: Pool, asked: Asked) -> dict[str, Card]:
+    """The pool's experts as they are for one item, those that it left out too. Uncalibrated ones are not usable:
+    nothing is fused that is not on one scale."""
+    media = Media(path=asked.path, kind=asked.kind, id=asked.id)
+    reference = None if asked.reference is None else Media(path=asked.reference, kind=asked.kind)
+    made = {}
+    for name in pool.experts:
+        info, curve = pool.info(name), pool.calibration_of(name)
+        why_not = applicable(info, media, reference, asked.prompt)
+        fitted = None if isinstance(curve, str) else curve
+        made[name] = Card(
+            name=name,
+            cost_s=info.cost_s,
+            strengths=tuple(_names.strengths(info.strengths)),
+            license=info.license,
+            weights=info.weights,
+            trained_on=info.trained_on,
+            calibration="" if fitted is None else f"{fitted.form} fitted on {fitted.dataset} (n {fitted.n})",
+            rmse=None if fitted is None else fitted.rmse,
+            why_not=why_not or (curve if isinstance(curve, str) else ""),
+        )
+    return made
+
+
+def _cropped(path: Path, kind: Kind, box: Box, folder: str) -> Path:
+    inner = Path(folder) / "reference"
+    inner.mkdir()
+    return _media.crop(path, kind, box, inner)
+
+
+def _paid(llm: Llm, usage: Usage) -> Plain:
+    price = llm.backend.price
+    cost = None
+    if price.prompt is not None and price.completion is not None:
+        cost = (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
+    return {"usage": asdict(usage), "cost": cost}
