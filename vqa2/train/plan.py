@@ -23,11 +23,13 @@ from vqa2.train.data import DataSpec, ensure_data
 
 @spec
 class EngineSpec:
-    """`device` cpu or cuda (asked for and absent is an error); `precision` of the computation; `deepspeed` its JSON
-    configuration or null; `compile` is left to the user's own launcher."""
+    """`device` cpu or cuda (asked for and absent is an error); `precision` of the computation; `longest_first`: the
+    longest rows of a supervised stage make its first batch, so that memory that does not suffice is seen at once;
+    `deepspeed` its JSON configuration or null; `compile` is left to the user's own launcher."""
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
+    longest_first: bool
     deepspeed: dict[str, Any] | None
 
 
