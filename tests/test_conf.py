@@ -70,8 +70,9 @@ def check(path: Path) -> None:
             build("reader", source.reader, "source.reader")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
-    elif group == "priors":
-        values = composed("eval", ["predictor=router", f"priors@predictor.router.priors={name}"])
+    elif group in ("priors", "voice", "summary"):
+        where = {"priors": "router.priors", "voice": "voice", "summary": "router.summary"}[group]
+        values = composed("eval", ["predictor=router", f"{group}@predictor.{where}={name}"])
         build("predictor", values["predictor"], "predictor")
     elif group in ("expert", "experts"):
         chosen = f"experts={name}" if group == "experts" else f"+expert@experts.tools.tested={name}"

@@ -61,7 +61,7 @@ def test_levels_of_our_model_are_fused_with_the_tools(clip, tools, agent_of):
     assert trace.result["forms"]["printed"] == pytest.approx(fuse_levels(2.8, levels, 1.0, "printed"))
     assert voice.asked == ["<video>\nHow would you rate the quality of this video?"]
     assert trace.spending["model_calls"] == 1
-    told_ = agent_of(tools, None, "evidence_to_voice=true", voice=voice)
+    told_ = agent_of(tools, None, "summary.evidence_to_voice=true", voice=voice)
     told_.ask(clip)
     assert "[tool:global:noise:noise]" in voice.asked[-1]
 
@@ -83,7 +83,7 @@ def test_a_tool_chosen_twice_counts_once_or_twice_as_set(clip, tools, agent_of, 
     twice = {"selected_tools": {"Global": {"Noise": "noise", "Blurs": "noise", "Compression": "block"}}}
     replies = {**CHAT, "best at": twice, "Scope:": {"distortion_set": {"Global": ["Noise", "Blurs", "Compression"]}}}
     once = agent_of(tools, llm_of(replies)).ask(clip).result["tools_acr"]
-    each = agent_of(tools, llm_of(replies), "repeats=each").ask(clip).result["tools_acr"]
+    each = agent_of(tools, llm_of(replies), "summary.repeats=each").ask(clip).result["tools_acr"]
     assert once == pytest.approx((1.8 + 4.6) / 2)
     assert each == pytest.approx((1.8 + 1.8 + 4.6) / 3)
 
@@ -204,7 +204,7 @@ def test_replans_turn_on_what_is_missing_and_are_bounded(clip, tools, agent_of, 
     none = agent_of(tools, llm, "max_replans=0").ask(clip, question="Describe it.", want="answer")
     assert "stayed insufficient after 0 replans" in none.result["error"]
     again = agent_of(tools, llm_of({**CHAT, "Evidence:": more})).ask(clip, question="What?", want="answer")
-    assert "asked for subtasks that have already run" in again.notes[-1]
+    assert "insufficient with nothing left to run" in again.notes[-1]
 
 
 def test_regions_have_no_tools_but_on_crops(clip, tools, agent_of):

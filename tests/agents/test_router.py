@@ -11,6 +11,7 @@ from vqa2.agents._decide import contract
 from vqa2.agents.run import check, replay
 from vqa2.core.errors import DataError
 from vqa2.core.llm import LlmUnavailable, parse
+from vqa2.core.prompts import closed_prompt
 
 
 def routing(**changes):
@@ -208,3 +209,15 @@ def test_the_contract_is_closed():
     for change in ({"experts": []}, {"experts": ["a", "a"]}, {"content_type": "news"}, {"mood": 1}, {"why": None}):
         with pytest.raises(ValueError, match="."):
             parse(json.dumps(routing(**change)), schema)
+
+
+def test_questions_are_answered_from_the_readings(clip, pool_of, router_of, llm_of):
+    pool = pool_of(a=told(40.0), b=told(50.0))
+    level = closed_prompt("How is the quality?", ["high", "good", "fair", "poor", "low"], "text")
+    assert router_of(pool).ask(clip, question=level, want="answer").result["text"] == "fair."
+    assert "rules cannot answer" in router_of(pool).ask(clip, question="Is it a dog?", want="answer").result["error"]
+    llm = llm_of({"Options:": "[-2, -1, -3, -4, -5]", "Experts:": routing()})
+    trace = router_of(pool, llm).ask(clip, question=level, want="answer")
+    assert (trace.result["text"], trace.result["by"]) == ("good.", "chat")
+    (asked,) = [s for s in trace.steps if s.kind == "options"]
+    assert "all experts, weighted: 45.0/100" in asked.request["messages"][1]["content"][1]["text"]

@@ -23,10 +23,22 @@ class Priors:
 
 
 @spec
+class SummarySpec:
+    """`fusion` and `eta`: how tools and levels become one score (fusion.py); `repeats`: whether a tool that was chosen
+    for two distortions counts once or twice. `evidence_to_voice`: our own model is told the evidence beside the
+    question (it must have been trained so)."""
+
+    fusion: Form
+    eta: Annotated[float, Gt(0)]
+    repeats: Literal["once", "each"]
+    evidence_to_voice: bool
+
+
+@spec
 class RouterSpec:
     """`content_type`: a type of the priors, or `auto`; `default_type` is what rules say where they cannot tell.
     `suspect_margin`: an expert this many points below the median of the scores names what it is strong on as
-    suspected."""
+    suspected. `summary` serves questions, which are answered from the readings."""
 
     tier: Annotated[int, Interval(ge=0, le=2)]
     content_type: str
@@ -35,6 +47,7 @@ class RouterSpec:
     budget: Budget
     priors: Priors
     adjustment: Adjustment
+    summary: SummarySpec
     frames: FrameSpec
     seed: Annotated[int, Ge(0)]
 
@@ -47,18 +60,13 @@ class RouterSpec:
 
 @spec
 class AgentSpec:
-    """`fusion` and `eta`: how tools and levels become one score (fusion.py); `repeats`: whether a tool that was chosen
-    for two distortions counts once or twice. `max_replans` bounds the loop from the summarizer back to the planner.
-    `regions`: `off` (as the paper: no tools for local queries) or `crops`. `evidence_to_voice`: our own model is told
-    the evidence beside the question (it must have been trained so). `region_words`, `aesthetic_words`: what the rule
-    planner reads as regions and as queries that are not about degradations."""
+    """`max_replans` bounds the loop from the summarizer back to the planner. `regions`: `off` (as the paper: no tools
+    for local queries) or `crops`. `region_words`, `aesthetic_words`: what the rule planner reads as regions and as
+    queries that are not about degradations."""
 
-    fusion: Form
-    eta: Annotated[float, Gt(0)]
-    repeats: Literal["once", "each"]
+    summary: SummarySpec
     max_replans: Annotated[int, Ge(0)]
     regions: Literal["off", "crops"]
-    evidence_to_voice: bool
     region_words: tuple[str, ...]
     aesthetic_words: tuple[str, ...]
     budget: Budget

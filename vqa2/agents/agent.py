@@ -32,7 +32,7 @@ def assess(world: World, made: AgentSpec) -> Outcome:
         lacking = missing(decided, task, evidence, world)
         if not lacking:
             try:
-                return Outcome(result=summarize(world, made, decided, task, evidence), working=working)
+                return Outcome(result=summarize(world, made.summary, decided, task, evidence), working=working)
             except Insufficient as err:
                 lacking = err.missing
             except StepFailed as err:

@@ -18,7 +18,11 @@ from vqa2.agents._decide import Decision, by_chat, by_rules
 from vqa2.agents._media import megapixels
 from vqa2.agents._names import strengths
 from vqa2.agents._spec import Outcome, RouterSpec
+from vqa2.agents._tasks import Task, dispatch
+from vqa2.agents.evidence import Entry, Evidence
 from vqa2.agents.fusion import Adjustment, Fused, Terms
+from vqa2.agents.schemas import GLOBAL
+from vqa2.agents.summarizer import summarize
 from vqa2.agents.trace import Plain, StepFailed
 from vqa2.agents.world import Card, World
 
@@ -44,6 +48,9 @@ def route(world: World, made: RouterSpec) -> Outcome:
         suspected = _localized(world, suspected, working)
     fused, terms = weigh(readings, usable, decision.weights, suspected, made.adjustment)
     working |= {"suspected": suspected, "terms": terms, "fused": asdict(fused)}
+    task = dispatch(world.asked.question, world.asked.want)
+    if task.kind != "score":
+        return Outcome(result=_answered(world, made, task, fused, working), working=working)
     result = {
         "score01": fused.score100 / 100,
         "score100": fused.score100,
@@ -52,6 +59,34 @@ def route(world: World, made: RouterSpec) -> Outcome:
         "experts": sorted(readings),
     }
     return Outcome(result=result, working=working)
+
+
+def _answered(world: World, made: RouterSpec, task: Task, fused: Fused, working: dict[str, Any]) -> Plain:
+    """The reply to a question, with the readings, their fusion and the localization as evidence (the paper's question
+    mode)."""
+    evidence = Evidence()
+    for name, score in {**{n: r["score"] for n, r in working["readings"].items()}, "all": fused.score100}.items():
+        strong = world.cards[name].strengths if name in world.cards else ()
+        about = f" (strong on {', '.join(strong)})" if strong else ""
+        text = f"{'all experts, weighted' if name == 'all' else name}{about}: {score:.1f}/100, larger is better"
+        evidence.add(
+            Entry(
+                id=f"tool:{GLOBAL}:{name}",
+                kind="tool",
+                object=GLOBAL,
+                distortion=None,
+                tool=name,
+                score=score,
+                text=text,
+            )
+        )
+    for number, found in enumerate(working.get("localization", {}).get("types", ())):
+        text = f"localized: {found}"
+        evidence.add(Entry(id=f"localized:{number}", kind="analysis", object=GLOBAL, distortion=None, text=text))
+    try:
+        return summarize(world, made.summary, None, task, evidence)
+    except StepFailed as err:
+        return {"error": err.reason}
 
 
 def weigh(

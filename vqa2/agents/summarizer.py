@@ -17,7 +17,7 @@ from pydantic import create_model
 
 from vqa2.agents import fusion
 from vqa2.agents._names import DISTORTIONS, SEVERITIES, one_scale
-from vqa2.agents._spec import AgentSpec
+from vqa2.agents._spec import SummarySpec
 from vqa2.agents._tasks import Task, reply_of
 from vqa2.agents.evidence import Entry, Evidence
 from vqa2.agents.planner import named_distortions
@@ -59,8 +59,9 @@ def missing(plan: Plan, task: Task, evidence: Evidence, world: World) -> list[st
     return [name for name in needed if name in off]
 
 
-def summarize(world: World, made: AgentSpec, plan: Plan, task: Task, evidence: Evidence) -> Plain:
-    """The result. StepFailed where nobody can answer; Insufficient where the chat model wants more first."""
+def summarize(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
+    """The result. StepFailed where nobody can answer; Insufficient where the chat model wants more first (not without
+    a plan that could be changed)."""
     if task.kind == "score":
         return score(world, made, task, evidence)
     if task.kind == "open":
@@ -68,7 +69,7 @@ def summarize(world: World, made: AgentSpec, plan: Plan, task: Task, evidence: E
     return _option(world, made, task, evidence)
 
 
-def score(world: World, made: AgentSpec, task: Task, evidence: Evidence) -> Plain:
+def score(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> Plain:
     """The fused score with both of its sides and the other forms beside it."""
     tools, levels = evidence.tools_acr(made.repeats), _levels(world, made, task, evidence)
     if tools is None and levels is None:
@@ -91,7 +92,7 @@ def score(world: World, made: AgentSpec, task: Task, evidence: Evidence) -> Plai
     }
 
 
-def _levels(world: World, made: AgentSpec, task: Task, evidence: Evidence) -> list[float] | None:
+def _levels(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> list[float] | None:
     """Level probabilities, best first; None where no model gives any."""
     if world.has_llm:
         try:
@@ -107,7 +108,7 @@ def _levels(world: World, made: AgentSpec, task: Task, evidence: Evidence) -> li
     return None
 
 
-def _option(world: World, made: AgentSpec, task: Task, evidence: Evidence) -> Plain:
+def _option(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> Plain:
     if world.has_llm:
         try:
             return _chosen_by_chat(world, task, evidence)
@@ -146,7 +147,7 @@ def _picked(task: Task, probabilities: list[float], by: str) -> Plain:
             "by": by, "claims": []}  # fmt: skip
 
 
-def _by_rules(made: AgentSpec, task: Task, evidence: Evidence) -> tuple[int, list[Entry]]:
+def _by_rules(made: SummarySpec, task: Task, evidence: Evidence) -> tuple[int, list[Entry]]:
     """The option that the evidence says outright and the entries that say it. StepFailed for every other question."""
     for rule in (_rule_yes_no, _rule_distortion, _rule_severity):
         found = rule(task, evidence)
@@ -207,7 +208,7 @@ def _plain(task: Task) -> list[str]:
     return [option.casefold().rstrip(".") for option in task.options]
 
 
-def _text(world: World, made: AgentSpec, plan: Plan, task: Task, evidence: Evidence) -> Plain:
+def _text(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
     if world.has_llm:
         try:
             reply: Any = world.chat("summarizer", _OPEN, _prompt(task, evidence), _summary(evidence))
@@ -234,13 +235,13 @@ def _text(world: World, made: AgentSpec, plan: Plan, task: Task, evidence: Evide
     return {"task": "open", "text": f"{said[:1].upper()}{said[1:]}.{level}", "by": "rules", "claims": claims}
 
 
-def _check_sufficient(world: World, plan: Plan, reply: Any) -> None:
+def _check_sufficient(world: World, plan: Plan | None, reply: Any) -> None:
     if reply.sufficient:
         return
-    off = [name for name in reply.missing if not plan.plan.model_dump()[name]]
+    off = [] if plan is None else [name for name in reply.missing if not plan.plan.model_dump()[name]]
     if off:
         raise Insufficient(off)
-    world.notes.add("summarizer: asked for subtasks that have already run; its answer was taken")
+    world.notes.add("summarizer: found the evidence insufficient with nothing left to run; its answer was taken")
 
 
 def _summary(evidence: Evidence) -> type[Summary]:
@@ -265,7 +266,7 @@ def _prompt(task: Task, evidence: Evidence) -> str:
     return f"Question: {task.question or 'Rate the quality.'}\nEvidence:\n{evidence.told()}"
 
 
-def _question(made: AgentSpec, task: Task, evidence: Evidence) -> str:
+def _question(made: SummarySpec, task: Task, evidence: Evidence) -> str:
     """What our own model is asked: the question as the benchmark words it."""
     return f"{task.asked}\nEvidence:\n{evidence.told()}" if made.evidence_to_voice else task.asked
 
