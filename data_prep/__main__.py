@@ -40,9 +40,18 @@ def leaks(overrides: list[str]) -> None:
         sys.exit(1)
 
 
+def check(overrides: list[str]) -> None:
+    """Manifests against what is on the disk."""
+    from data_prep.check import CheckRun
+    from data_prep.check import check as run
+
+    run(decode(CheckRun, composed("check", overrides), "check"), _CONSOLE)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
     "extend": (extend, ()),
     "leaks": (leaks, ("a", "b")),
+    "check": (check, ("out",)),
 }
 """Name -> (function of the overrides, keys of its words without `=`)."""
 

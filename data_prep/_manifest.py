@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep._media import sha256
+from data_prep._files import sha256_of
 from data_prep.labels import Account, LabelRun
 from vqa2.core.run import fingerprint, git_state
 
@@ -27,8 +27,8 @@ def write_label_manifest(run: LabelRun, key: str, values: dict[str, Any], accoun
         "tasks": {split: _part(counts, "task:") for split, counts in account.rows.items()},
         "sources": {name: _source(run, name, account) for name in run.parts_of(key)},
         "excluded": dict(sorted(account.excluded.items())),
-        "labels": {name: sha256(run.root / name) for name in sorted(set(_labels(run, key)))},
-        "sha256": {name: sha256(run.out / name) for name in files},
+        "labels": {name: sha256_of(run.root / name) for name in sorted(set(_labels(run, key)))},
+        "sha256": {name: sha256_of(run.out / name) for name in files},
         "git": git_state(),
     }
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

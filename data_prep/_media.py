@@ -1,6 +1,5 @@
 """What is known of media files: opened once in parallel processes, remembered while size and date stay the same."""
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import av
 from PIL import Image, UnidentifiedImageError
 
+from data_prep._files import sha256_of
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import inside
 
@@ -21,8 +21,8 @@ TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A readable file: `frames` counted in the container (packets where its header does not say), `fps` the average
-    rate (0 for stills), `rotation` in degrees that a player turns it by, before which width and height are meant."""
+    """A readable file: `frames` are counted, `fps` is the average rate (0 for stills), `rotation` the degrees that a
+    player turns it by; width and height are those before."""
 
     bytes: int
     sha256: str
@@ -44,7 +44,7 @@ def probe(path: Path, kind: str) -> Probe:
         facts = _still(path) if kind == "image" else _video(path)
     except (av.FFmpegError, UnidentifiedImageError, OSError, ValueError) as err:
         raise MediaError(path, f"unreadable file: {' '.join(str(err).split())[:100]}") from None
-    return Probe(bytes=path.stat().st_size, sha256=sha256(path), **facts)
+    return Probe(bytes=path.stat().st_size, sha256=sha256_of(path), **facts)
 
 
 def _still(path: Path) -> dict[str, Any]:
@@ -63,26 +63,33 @@ def _video(path: Path) -> dict[str, Any]:
         frame = next(container.decode(stream), None)
         if frame is None:
             raise MediaError(path, "unreadable file: no picture can be decoded")
-        frames = stream.frames
-        if not frames:
-            container.seek(0)
-            frames = sum(1 for packet in container.demux(stream) if packet.size)
         rate = stream.average_rate
         if not rate:
             raise MediaError(path, "unreadable file: no frame rate")
         return {
-            "frames": frames, "fps": float(rate), "rotation": int(frame.rotation) % 360,
+            "frames": _packets(path, container, stream), "fps": float(rate), "rotation": int(frame.rotation) % 360,
             "codec": stream.codec_context.name, "width": frame.width, "height": frame.height,
         }  # fmt: skip
 
 
-def sha256(path: Path) -> str:
-    """Of the file's content, read a piece at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+def _packets(path: Path, container: Any, stream: Any) -> int:
+    """Frames that the file really holds. A download that broke off ends before what its header promises; where that
+    promises nothing about the pictures (Matroska), it is the end of any stream that counts."""
+    container.seek(0)
+    count, end = 0, 0.0
+    counted = (stream,) if stream.frames or stream.duration else ()
+    for packet in container.demux(*counted):
+        count += packet.stream is stream and packet.size > 0
+        if packet.size and packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    promised = (
+        float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
+    )
+    if stream.frames and count < stream.frames - float(stream.average_rate):
+        raise MediaError(path, f"cut-off file: {count} of {stream.frames} frames")
+    if not stream.frames and end < promised - 1:
+        raise MediaError(path, f"cut-off file: ends at {end:.1f} s of {promised:.1f}")
+    return count
 
 
 def _try(path: str, kind: str) -> tuple[Probe | None, str]:

@@ -6,16 +6,19 @@ makes its row bad and leaves the others alone; a file of another encoding, or on
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from vqa2.core.errors import DataError
 from vqa2.core.records import Stall
 
 CHUNK = 1 << 20
 csv.field_size_limit(1 << 20)
+_FOREIGN = re.compile("[\udc80-\udcff]")
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class Reader(Protocol):
         """All rows of the label files of one split."""
 
 
-def row_of(name: str, mos: Sequence[str], where: str, cells: Mapping[str, str], **more: Any) -> Row | Bad:
+def row_of(name: str, mos: Sequence[str], where: str, cells: Mapping[str, str]) -> Row | Bad:
     """A row, or why it is none; `mos` are the texts whose mean is the opinion."""
     if not name:
         return Bad(where=where, reason="broken row: no name")
@@ -57,15 +60,18 @@ def row_of(name: str, mos: Sequence[str], where: str, cells: Mapping[str, str], 
         values = [float(text) for text in mos]
     except ValueError:
         return Bad(where=where, reason=f"broken row: MOS {' '.join(mos)[:40]!r} is no number", id=name)
-    return Row(id=name, mos=sum(values) / len(values), where=where, cells=cells, **more)
+    return Row(id=name, mos=sum(values) / len(values), where=where, cells=cells)
+
+
+def played(row: Row | Bad, stalls: Sequence[Stall], frames: int, fps: float) -> Row | Bad:
+    """A row with its streaming timeline; a bad one stays bad."""
+    return row if isinstance(row, Bad) else replace(row, stalls=tuple(stalls), frames=frames, fps=fps)
 
 
 def checked(path: Path) -> Path:
     """The file, refused where it is missing, empty or UTF-16."""
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such label file; `python -m data_prep source=<name>` lists how to obtain it in its YAML"
-        )
+        raise DataError(f"{path}: no such label file; the source's YAML says where it comes from (`obtain`)")
     with path.open("rb") as handle:
         start = handle.read(2)
     if not start:
@@ -77,7 +83,7 @@ def checked(path: Path) -> Path:
 
 def utf8(text: str) -> bool:
     """Whether text read with `surrogateescape` held only UTF-8."""
-    return not any("\udc80" <= c <= "\udcff" for c in text)
+    return _FOREIGN.search(text) is None
 
 
 def delimited(
@@ -115,39 +121,56 @@ def column(cells: Mapping[str, str], name: str, where: str) -> str:
 def json_items(path: Path, key: str | None) -> Iterator[tuple[str, Any] | Bad]:
     """(`file#number`, element) of a JSON array that is the file, or the value of `key` in it; or of JSON lines.
 
-    Reads a piece at a time: the released files are larger than 100 MB.
+    Reads a piece at a time: the released files are larger than 100 MB. An array that breaks off, or holds what is no
+    JSON, is a DataError, since nothing says where its next element starts; a broken line is one bad row.
     """
-    decoder = json.JSONDecoder()
     with checked(path).open(encoding="utf-8-sig", errors="surrogateescape") as handle:
         text = handle.read(CHUNK)
+        if key is None and text.lstrip()[:1] == "{":
+            handle.seek(0)
+            yield from _lines(path, handle)
+            return
         start = text.find("[", text.find(f'"{key}"') if key else 0)
-        lines = key is None and text.lstrip()[:1] == "{"
-        if start < 0 and not lines:
+        if start < 0 or (key and f'"{key}"' not in text):
             raise DataError(f"{path}: holds no list{f' {key!r}' if key else ''} of records")
-        text = text if lines else text[start + 1 :]
-        for number in range(10**12):
-            text = text.lstrip(", \n\r\t")
-            while True:
-                try:
-                    item, end = decoder.raw_decode(text) if text and text[0] != "]" else (None, 0)
-                    if end and end == len(text) and not isinstance(item, dict):
-                        raise json.JSONDecodeError("number may go on", text, end)
-                    if text:
-                        break
-                except json.JSONDecodeError:
-                    pass
-                more = handle.read(CHUNK)
-                if not more:
-                    if lines and not text:
-                        return
-                    raise DataError(f"{path}: not valid JSON after record {number}; the download may be incomplete")
-                text = (text + more).lstrip(", \n\r\t")
-            if end == 0:
-                return
-            where = f"{path.name}#{number}"
-            yield (
-                (where, item)
-                if utf8(text[:end])
-                else Bad(where=where, reason="mixed encoding: bytes that are not UTF-8")
-            )
-            text = text[end:]
+        yield from _elements(path, handle, text, start + 1)
+
+
+def _lines(path: Path, handle: TextIO) -> Iterator[tuple[str, Any] | Bad]:
+    for number, line in enumerate(handle, 1):
+        where = f"{path.name}:{number}"
+        if not line.strip():
+            continue
+        if not utf8(line):
+            yield Bad(where=where, reason="mixed encoding: bytes that are not UTF-8")
+            continue
+        try:
+            item = json.loads(line)
+        except json.JSONDecodeError as err:
+            yield Bad(where=where, reason=f"broken row: no JSON ({err.msg})")
+        else:
+            yield where, item
+
+
+def _elements(path: Path, handle: TextIO, text: str, at: int) -> Iterator[tuple[str, Any] | Bad]:
+    """The elements of the array whose first one starts at `text[at]`; `handle` has the rest."""
+    decoder, number = json.JSONDecoder(), 0
+    while True:
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] == "]":
+            return
+        try:
+            item, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            end = len(text)
+        # What reaches to the end of the piece may go on behind it.
+        if end == len(text):
+            more = handle.read(CHUNK)
+            if not more:
+                raise DataError(f"{path}: not valid JSON after record {number}; the download may be incomplete")
+            text, at = text[at:] + more, 0
+            continue
+        where = f"{path.name}#{number}"
+        good = utf8(text[at:end])
+        yield (where, item) if good else Bad(where=where, reason="mixed encoding: bytes that are not UTF-8")
+        number, at = number + 1, end

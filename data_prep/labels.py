@@ -96,8 +96,7 @@ class LabelRun:
         part.replace(listed)
         total = sum(counts["rows"] for counts in account.rows.values())
         if not total:
-            clips = f"its {account.taken.total()} clips" if account.taken else "what it reads"
-            raise DataError(f"sets.{key}: no rows of {clips}; {listed} lists what was left out")
+            raise DataError(f"sets.{key}: no rows of its {account.taken.total()} clips; see {listed}")
         if self.index is not None:
             account.media_files = self.index.write(self.out / f"{key}.media.jsonl")
         return account

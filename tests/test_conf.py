@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.check import CheckRun
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
@@ -87,6 +88,7 @@ def check(path: Path) -> None:
             "experts": lambda: composed("experts", []),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
+            "check": lambda: decode(CheckRun, composed("check", ["out=x"]), "check"),
             "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
         assert not group, f"{path}: no test composes this file"

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from data_prep._rows import Bad, Row, delimited, row_of
+from data_prep._rows import Bad, Row, delimited, played, row_of
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
 from vqa2.core.records import Stall
@@ -58,4 +58,4 @@ def _row(where: str, cells: dict[str, str], events: Sequence[tuple[int, int]]) -
         stalls = tuple(Stall(start_s=first / fps, length_s=count / fps) for first, count in events)
     except (KeyError, ValueError, ZeroDivisionError):
         return Bad(where=where, reason="broken row: frame_rate or N_total_frames is no number", id=name)
-    return row_of(name, [cells.get(FIELDS[1], "")], where, cells, stalls=stalls, frames=frames, fps=fps)
+    return played(row_of(name, [cells.get(FIELDS[1], "")], where, cells), stalls, frames, fps)

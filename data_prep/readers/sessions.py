@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from data_prep._rows import Bad, Row, column, delimited, row_of
+from data_prep._rows import Bad, Row, column, delimited, played, row_of
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
 from vqa2.core.records import Stall
@@ -31,7 +31,7 @@ class Sessions:
                 yield Bad(where=where, reason=failures.get(name, f"missing file: no streaming log {name}"), id=name)
                 continue
             stalls, frames, fps = timeline(chunks[name])
-            yield row_of(name, [column(cells, "mos", where)], where, cells, stalls=stalls, frames=frames, fps=fps)
+            yield played(row_of(name, [column(cells, "mos", where)], where, cells), stalls, frames, fps)
 
     def _chunks(self, places: Sequence[Path]) -> tuple[dict[str, list[Chunk]], dict[str, str]]:
         """Chunks (rebuffering s, duration s, frames a second) per session, and sessions whose log cannot be used."""

@@ -67,7 +67,7 @@ class Labelled:
     content: str
     distortions: OwnDistortions | None
     broken: dict[str, str]
-    licence: str
+    license: str
     obtain: str
     reader: dict[str, Any]
 
