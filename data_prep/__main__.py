@@ -30,6 +30,17 @@ def extend(overrides: list[str]) -> None:
     _CONSOLE.print(f"{made.out}: {manifest['rows']} rows ({kinds}); {refused} replies or pairs refused", markup=False)
 
 
+def agentic(overrides: list[str]) -> None:
+    """Depictions -> instruction rows for AgenticIQA's planner, executor and summarizer."""
+    from data_prep.agentic import AgenticRun
+    from data_prep.agentic import agentic as run
+
+    made = decode(AgenticRun, composed("agentic", overrides), "agentic")
+    manifest = run(made, _CONSOLE)
+    roles = ", ".join(f"{role} {count}" for role, count in manifest["rows"].items())
+    _CONSOLE.print(f"{made.out}: {roles}; {sum(manifest['refused'].values())} refused", markup=False)
+
+
 def leaks(overrides: list[str]) -> None:
     """Which clips two collections share. Exit code 1 where they share any."""
     from data_prep.leaks import LeaksRun
@@ -50,6 +61,7 @@ def check(overrides: list[str]) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
     "extend": (extend, ()),
+    "agentic": (agentic, ()),
     "leaks": (leaks, ("a", "b")),
     "check": (check, ("out",)),
 }

@@ -1,50 +1,33 @@
 """`vqa2 doctor data=<source>`: is the data all there and whole, where does it come from, does it fit on the disk.
 
-A source whose files somebody has to download says so by `declaration()`. Every file that its label files name must be
-there, open, and reach the end that its header promises; a download that stopped half way does not. A prepared data root
-is checked against the hashes that data_prep recorded.
+Of a published dataset, the label files must hold as many usable rows as they should, and every clip that they name must
+be there, open, and reach the end that its header promises; a download that stopped half way does not. A prepared data
+root is checked against the hashes that data_prep recorded.
 """
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import av
 from PIL import Image, UnidentifiedImageError
 
 from data_prep._files import recorded_media, sha256_of
 from data_prep.run import MARKER, DataPrepRun
+from data_prep.sources.labelled import Excluded, Labelled
+from data_prep.sources.mixture import Mixture
 from vqa2.core.errors import DataError
 
 _STILLS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 _RAW = {".yuv"}
 _END_S = 1.0
 """How many seconds the last packet may end before the duration of the header."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declaration:
-    """What a source needs, relative to the root: its annotation files and the clips that they name (none while they are
-    missing). `obtain` says where it all comes from; `disk_gb` of the whole, None where nobody has said."""
-
-    labels: tuple[str, ...]
-    media: tuple[str, ...]
-    license: str
-    obtain: str
-    disk_gb: float | None
-
-
-@runtime_checkable
-class Declared(Protocol):
-    """A source whose files somebody must download."""
-
-    def declaration(self, root: Path) -> Declaration:
-        """What it needs below the root; reads the label files that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +42,21 @@ class Diagnosis:
 
 def diagnose(run: DataPrepRun, source: Any) -> Diagnosis:
     """Looks at a source's own files and at the data root made of it."""
-    made = _prepared(Path(run.out))
-    if not isinstance(source, Declared):
+    found = [_prepared(Path(run.out))]
+    if isinstance(source, Mixture):
+        parts = list(source.plan().parts.values())
+    else:
+        parts = [source] if isinstance(source, Labelled) else []
+    if parts:
+        found = [*_published(parts, Path(run.root or run.out), run.workers), *found]
+    else:
         note = f"source {run.source['name']} has no downloads; `python -m data_prep` makes its media"
-        return Diagnosis(wanted=made.wanted, missing=made.missing, broken=made.broken, notes=(note, *made.notes))
-    root = Path(run.root or run.out)
-    needed = source.declaration(root)
-    names = dict.fromkeys((*needed.labels, *needed.media))
-    missing = tuple(name for name in names if not (root / name).is_file())
-    there = names.keys() - set(missing)
-    broken = [(name, "empty") for name in needed.labels if name in there and not (root / name).stat().st_size]
-    broken += _broken(root, [name for name in dict.fromkeys(needed.media) if name in there], run.workers)
-    # Without label files the clips cannot be counted: all of it is to come.
-    share = len(missing) / len(names) if needed.media else 1.0
-    notes = (f"license: {needed.license}", f"where to get it: {needed.obtain}", _disk(root, needed.disk_gb, share))
+        found = [Diagnosis(wanted=0, missing=(), broken=(), notes=(note,)), *found]
     return Diagnosis(
-        wanted=len(names) + made.wanted,
-        missing=(*missing, *made.missing),
-        broken=(*broken, *made.broken),
-        notes=(*notes, *made.notes),
+        wanted=sum(f.wanted for f in found),
+        missing=tuple(name for f in found for name in f.missing),
+        broken=tuple(pair for f in found for pair in f.broken),
+        notes=tuple(note for f in found for note in f.notes),
     )
 
 
@@ -139,21 +118,58 @@ def _end_problem(container: Any) -> str:
     return f"ends at {last:.2f} of {promised:.2f} s: cut off" if last < promised - _END_S else ""
 
 
-def _broken(root: Path, names: Sequence[str], workers: int) -> Iterator[tuple[str, str]]:
-    with ProcessPoolExecutor(workers) as pool:
-        found = pool.map(problem, [root / name for name in names], chunksize=16)
-        yield from ((name, reason) for name, reason in zip(names, found) if reason)
+def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[Diagnosis]:
+    """One finding per dataset, and one of the disk."""
+    held = count = lost = 0
+    for part in parts:
+        media, broken = _named(part, root)
+        missing = [name for name in media if not (root / name).is_file()]
+        there = media.keys() - set(missing)
+        with ProcessPoolExecutor(workers) as pool:
+            names = [name for name in media if name in there]
+            reasons = pool.map(problem, [root / name for name in names], chunksize=16)
+            broken += [(name, reason) for name, reason in zip(names, reasons) if reason]
+        held, count, lost = (
+            held + sum((root / n).stat().st_size for n in there),
+            count + len(there),
+            lost + len(missing),
+        )
+        notes = (f"{part.variant}: license: {part.licence}", f"{part.variant}: where to get it: {part.obtain}")
+        yield Diagnosis(wanted=len(media), missing=tuple(missing), broken=tuple(broken), notes=notes)
+    yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, held, count, lost),))
 
 
-def _disk(root: Path, needed_gb: float | None, share: float) -> str:
-    """How much is still to come and how much room there is."""
+def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str, str]]]:
+    """The media that a dataset's label files name, and what is wrong with these files."""
+    media: dict[str, None] = {}
+    found: Counter[str] = Counter()
+    try:
+        for item in part.rows(root):
+            if not isinstance(item, Excluded):
+                found[item[0]] += 1
+                media[part.media(item[1])] = None
+    except DataError as err:
+        return media, [(f"labels of {part.variant}", str(err))]
+    wrong = [
+        (", ".join(part.files[split]), f"{found[split]} usable rows, {expected} expected")
+        for split, expected in part.expected.items()
+        if found[split] != expected
+    ]
+    return media, wrong
+
+
+def _disk(root: Path, held: int, count: int, lost: int) -> str:
+    """How much is still to come, by the mean size of what is there, and how much room there is."""
     place = next(p for p in (root, *root.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free / 1e9
-    if needed_gb is None:
-        return f"disk: {free:.1f} GB free; what the dataset takes is not recorded"
-    left = needed_gb * share
-    short = "; NOT ENOUGH" if left > free else ""
-    return f"disk: {needed_gb:.1f} GB in all, about {left:.1f} GB still to come, {free:.1f} GB free{short}"
+    free = shutil.disk_usage(place).free
+    if not count:
+        return f"disk: {free / 1e9:.1f} GB free; no clip is there that tells how much is needed"
+    needed = held / count * lost
+    short = "; NOT ENOUGH" if needed > free else ""
+    return (
+        f"disk: {held / 1e9:.2f} GB there, about {needed / 1e9:.2f} GB still to come (by the mean of {count} files), "
+        f"{free / 1e9:.1f} GB free{short}"
+    )
 
 
 def _prepared(root: Path) -> Diagnosis:

@@ -12,33 +12,28 @@ from media import numbered, write_clip
 from PIL import Image
 
 from data_prep import doctor
-from data_prep.doctor import Declaration, diagnose, problem, verdict
+from data_prep.doctor import Diagnosis, diagnose, problem, verdict
 from data_prep.run import DataPrepRun, prepare
-from vqa2.core.config import decode
+from vqa2.core.config import build, decode
 from vqa2.core.errors import DataError
 from vqa2.launch import composed
 
 ROOT = Path(__file__).parents[2]
+LABELS = ROOT.parent / "shared" / "data" / "labels"
 
 
-class Downloaded:
-    """A source of one label file and the clips that it names."""
-
-    def declaration(self, root: Path) -> Declaration:
-        labels = root / "labels.txt"
-        media = tuple(labels.read_text().split()) if labels.is_file() else ()
-        return Declaration(labels=("labels.txt",), media=media, license="MIT", obtain="somewhere", disk_gb=8.0)
-
-
-@pytest.fixture
-def run(tmp_path) -> DataPrepRun:
-    overrides = ["source=folder", f"root={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "workers=1"]
+def run_of(tmp_path: Path, source: str) -> DataPrepRun:
+    overrides = [f"source={source}", f"root={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "workers=1"]
     return decode(DataPrepRun, composed("data_prep", overrides), "data_prep")
 
 
-def test_a_partial_download_is_listed_file_by_file(tmp_path, run):
-    folder = tmp_path / "in"
-    folder.mkdir()
+def diagnosis(run: DataPrepRun) -> Diagnosis:
+    return diagnose(run, build("source", run.source, "source"))
+
+
+def test_a_partial_download_is_listed_file_by_file(tmp_path):
+    folder = tmp_path / "in" / "KoNViD-1k"
+    folder.mkdir(parents=True)
     for name in ("whole.mp4", "cut.mp4"):
         write_clip(folder / name, numbered(200, 96, 128), 25, "libx264", "yuv420p", movflags="+faststart", g="25")
     cut = (folder / "cut.mp4").read_bytes()
@@ -48,31 +43,42 @@ def test_a_partial_download_is_listed_file_by_file(tmp_path, run):
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "page.mp4").write_text("<html>404</html>" * 30)
     names = ["whole.mp4", "cut.mp4", "still.png", "half.png", "empty.mp4", "page.mp4", "lost.mp4"]
-    (folder / "labels.txt").write_text("\n".join(names))
-    found = diagnose(run, Downloaded())
-    assert found.wanted == 8
-    assert found.missing == ("lost.mp4",)
-    reasons = dict(found.broken)
-    assert reasons.keys() == {"cut.mp4", "half.png", "empty.mp4", "page.mp4"}
+    (folder / "labels.txt").write_text("".join(f"{name}, -1, -1, {2 + i / 10}\n" for i, name in enumerate(names)))
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert found.wanted == 7
+    assert found.missing == ("KoNViD-1k/lost.mp4",)
+    reasons = {name.split("/")[1]: reason for name, reason in found.broken}
+    assert reasons.keys() == {"cut.mp4", "half.png", "empty.mp4", "page.mp4", "labels.txt"}
     assert reasons["empty.mp4"] == "empty"
     assert reasons["page.mp4"].startswith("not readable")
-    assert "where to get it: somewhere" in found.notes
-    assert any(note.startswith("disk: 8.0 GB in all, about 1.0 GB still to come") for note in found.notes)
-    with pytest.raises(DataError, match=r"x: 1 of 8 files missing, 4 broken"):
+    assert reasons["labels.txt"] == "7 usable rows, 1200 expected"
+    assert any("where to get it: database.mmsp-kn.de" in note for note in found.notes)
+    assert any("still to come (by the mean of 6 files)" in note for note in found.notes)
+    with pytest.raises(DataError, match=r"x: 1 of 7 files missing, 5 broken"):
         verdict("x", found)
 
 
-def test_without_label_files_all_is_to_come(tmp_path, run):
-    found = diagnose(run, Downloaded())
-    assert found.missing == ("labels.txt",)
-    assert any("about 8.0 GB still to come" in note for note in found.notes)
+def test_missing_label_files_are_named_for_each_part_of_a_mixture(tmp_path):
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert [name for name, _ in found.broken] == ["labels of konvid_1k"]
+    assert any("no clip is there that tells" in note for note in found.notes)
     assert any("nothing prepared" in note for note in found.notes)
+    mixed = diagnosis(run_of(tmp_path, "vqa2"))
+    assert {"labels of koniq_10k", "labels of lsvq_train", "labels of videofeedback"} <= {n for n, _ in mixed.broken}
 
 
-def test_too_little_room_is_said(monkeypatch, run):
-    usage = type("Usage", (), {"free": int(1e9)})
+def test_too_little_room_is_said(monkeypatch, tmp_path):
+    usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert any(note.endswith("NOT ENOUGH") for note in diagnose(run, Downloaded()).notes)
+    assert doctor._disk(tmp_path, 1000, 10, 1).endswith("NOT ENOUGH")
+    assert not doctor._disk(tmp_path, 1000, 100, 1).endswith("NOT ENOUGH")
+
+
+@pytest.mark.skipif(not LABELS.is_dir(), reason="needs ../shared/data/labels")
+def test_on_real_label_files_every_clip_is_missing_and_nothing_else_wrong(tmp_path):
+    (tmp_path / "in").symlink_to(LABELS)
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert (found.wanted, len(found.missing), found.broken) == (1200, 1200, ())
 
 
 @pytest.mark.parametrize(
