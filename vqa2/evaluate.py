@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._items import Benchmark
 from vqa2.bench._judge import Judge
+from vqa2.bench._paper import difference_group
 from vqa2.bench._report import write_html
 from vqa2.bench._runner import REPORT, write_report
 from vqa2.bench._runner import run as run_benchmark
@@ -25,7 +27,7 @@ from vqa2.bench._summary import Point, RunSummary, Sample, Stage
 from vqa2.bench._table import table, write_markdown
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
-from vqa2.core.records import Answer, Metric, Report
+from vqa2.core.records import Answer, Report
 from vqa2.core.run import DONE, environment
 from vqa2.predictors.saved import SavedPredictor
 
@@ -39,7 +41,7 @@ DATA_NOTE = (
 class EvalRun:
     """`benchmarks` and `predictor` are components by name; with predictor `model` and folder `auto`, `stages` says
     which stage's model of `run` answers which benchmark. `samples` answers are shown in the report. `against`: saved
-    answers that scoring benchmarks are tested against, item by item. `llm`, `second_llm`: what `judge` grades open
+    answers that the new ones are tested against, item by item. `llm`, `second_llm`: what `judge` grades open
     answers with."""
 
     benchmarks: dict[str, dict[str, Any]]
@@ -64,9 +66,6 @@ class Scored(Protocol):
     def points(self, items, answers) -> list[Point]:
         """One point per scored item."""
 
-    def compare(self, items, answers, others) -> tuple[Metric, ...]:
-        """Metrics of `answers` minus those of `others`, with significance."""
-
 
 @dataclass
 class _Page:
@@ -89,7 +88,7 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
         out = home / "eval" / key
         report, answers = _run(benchmark, predictor, out, key), read_answers(out / ANSWERS)
-        if made.against is not None and isinstance(benchmark, Scored):
+        if made.against is not None:
             report = _compared(report, benchmark, answers, made.against)
             write_report(out / REPORT, report)
         page.reports.append(report)
@@ -134,12 +133,12 @@ def _run(benchmark, predictor, out: Path, key: str) -> Report:
         )
 
 
-def _compared(report: Report, benchmark, answers: dict[str, Answer], against: str) -> Report:
+def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], against: str) -> Report:
     """The report with the differences to saved answers as one more group."""
-    items = benchmark.items()
-    others = SavedPredictor(Path(against)).score([item.query for item in items])
+    items, saved = benchmark.items(), SavedPredictor(Path(against))
+    others = [(saved.score if i.mode == "score" else saved.answer)([i.query])[0] for i in items]
     made = benchmark.compare(items, [answers[i.query.id] for i in items], others)
-    return replace(report, groups={**report.groups, f"difference to {against}": made})
+    return replace(report, groups={**report.groups, difference_group(against): made})
 
 
 def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:

@@ -35,7 +35,7 @@ def table(**changes):
         "produce": False,
         "columns": {f"{d} {m}": Column(benchmark=d, metric=("SRCC",) if m == "srcc" else ("PLCC raw",), scale=1.0)
                     for d in ("live-vqc", "lsvq-1080p", "lsvq-test", "konvid-1k") for m in ("srcc", "plcc")},
-        "measured": {"Mix": Row(run="mix", commands=("python eval.py run=mix benchmark={benchmark}",))},
+        "measured": {"Mix": Row(run="mix", minus=None, commands=("python eval.py run=mix benchmark={benchmark}",))},
     }  # fmt: skip
     return PaperTable(**(values | changes))
 
@@ -194,11 +194,18 @@ def test_produce_runs_the_commands_and_stops_at_a_failure(tmp_path, capsys, writ
             f"python eval.py benchmark=synthetic benchmarks.synthetic.root={root} predictor=saved "
             f"predictor.answers={tmp_path / name}.jsonl runs={tmp_path} run={name} samples=0"
         )
-        arms.append(f'{name}: {{run: {name}, commands: ["{command}"]}}')
+        arms.append(f'{name}: {{run: {name}, minus: null, commands: ["{command}"]}}')
+    saved = f"{tmp_path}/right/eval/synthetic/answers.jsonl"
+    command = command.replace("samples=0", f"samples=0 against={saved}")
+    arms[1] = arms[1].replace("samples=0", f"samples=0 against={saved}")
+    arms.append(f'difference: {{run: swapped, minus: {saved}, commands: ["{command}"]}}')
     where = [f"runs={tmp_path}", f"out={tmp_path / 'tables'}"]
     table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
-    assert "swapped | synthetic srcc | – | 0.943 | – |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "swapped | synthetic srcc | – | 0.943 | – |" in shown
+    difference = next(line for line in shown.splitlines() if line.startswith("| difference | synthetic srcc |"))
+    assert re.search(r"\| – \| -0\.057 \| – \| .+ … .+ \| 6 \| measured \| p = .+ \(paired bootstrap", difference)
     assert (tmp_path / "tables" / "vqa2-6-tiny.csv").is_file()
-    (tmp_path / "swapped.jsonl").write_text("broken\n")
-    with pytest.raises(DataError, match=r"`python eval.py .*swapped.jsonl.*` failed \(exit code 2\)"):
-        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
+    broken = "{wrong: {run: wrong, minus: null, commands: [python no-such-file.py]}}"
+    with pytest.raises(DataError, match=r"`python no-such-file.py` failed \(exit code 2\)"):
+        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={broken}", *where])

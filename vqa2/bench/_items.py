@@ -5,13 +5,15 @@ that cannot be read is a wrong answer in the metrics. Both are failures: counted
 """
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
-from vqa2.core.scale import accuracy
+from vqa2.core.scale import accuracy, bootstrap_interval, difference_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,9 @@ class Benchmark(Protocol):
 
     def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
         """Metrics over answers aligned with items; `predictor` is its name."""
+
+    def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
+        """Metrics of `answers` minus those of `others`, on the items that both have, with significance."""
 
 
 class OpenPredictor(Predictor, Protocol):
@@ -65,6 +70,10 @@ def errors(items: Sequence[Item], answers: Sequence[Answer]) -> list[tuple[str, 
     return [(i.query.id, a.error) for i, a in zip(items, answers, strict=True) if a.error is not None]
 
 
+Breakdowns = Mapping[str, Callable[[Item], Sequence[Hashable]]]
+"""Name of a breakdown -> the values of it that an item counts under."""
+
+
 @dataclass(frozen=True)
 class Marks:
     """Accuracy over grades with the benchmark's bootstrap settings."""
@@ -91,6 +100,43 @@ class Marks:
             for value in key(grade.item):
                 groups.setdefault(value, []).append(grade)
         return tuple(self.mean(str(value), members) for value, members in groups.items())
+
+    def macro(self, name: str, grades: Sequence[Grade], key: Callable[[Item], Hashable]) -> Metric:
+        """Unweighted mean, over the values of `key`, of the accuracies of their items. Undefined for no items."""
+        known = [g for g in grades if g.mark is not None]
+        if not known:
+            return Metric(name=name, value=None, n=0, note="undefined: no items")
+        marks = np.array([g.mark for g in known])
+        _, group = np.unique([str(key(g.item)) for g in known], return_inverse=True)
+        count = group.max() + 1
+
+        def mean(index: np.ndarray) -> float:
+            sizes = np.bincount(group[index], minlength=count)
+            sums = np.bincount(group[index], marks[index], count)
+            return float((sums / sizes).mean()) if sizes.all() else np.nan
+
+        lo, hi = bootstrap_interval(mean, len(marks), self.bootstrap, self.seed)
+        return Metric(name=name, value=mean(np.arange(len(marks))), n=len(marks), lo=lo, hi=hi)
+
+    def differences(
+        self, name: str, first: Sequence[Grade], second: Sequence[Grade], breakdowns: Breakdowns
+    ) -> tuple[Metric, ...]:
+        """Accuracy of `first` minus that of `second` on the items that both have a mark for: over all of them (`name`)
+        and per value of each breakdown (`<breakdown> / <value>`)."""
+        others = {g.item.query.id: g.mark for g in second if g.mark is not None}
+        pairs = [(g.item, g.mark - others[g.item.query.id])
+                 for g in first if g.mark is not None and g.item.query.id in others]  # fmt: skip
+        groups: dict[str, list[float]] = {name: [d for _, d in pairs]}
+        for breakdown, key in breakdowns.items():
+            for item, found in pairs:
+                for value in key(item):
+                    groups.setdefault(f"{breakdown} / {value}", []).append(found)
+        return tuple(self._difference(label, np.array(found)) for label, found in groups.items())
+
+    def _difference(self, name: str, found: np.ndarray) -> Metric:
+        return difference_metric(
+            name, lambda i: float(found[i].mean()), len(found), bootstrap=self.bootstrap, seed=self.seed
+        )
 
 
 def _chance(grades: Sequence[Grade]) -> str:
