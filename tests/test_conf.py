@@ -11,7 +11,7 @@ from data_prep.run import DataPrepRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
-from vqa2.experts.pool import PoolSpec
+from vqa2.experts.measure import ExpertsRun
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.tables import TableRun
 from vqa2.train.plan import TrainRun
@@ -67,10 +67,13 @@ def check(path: Path) -> None:
         where = {"priors": "router.priors", "voice": "voice", "summary": "router.summary"}[group]
         values = composed("eval", ["predictor=router", f"{group}@predictor.{where}={name}"])
         build("predictor", values["predictor"], "predictor")
-    elif group in ("expert", "experts"):
-        chosen = f"experts={name}" if group == "experts" else f"+expert@experts.tools.tested={name}"
-        made = decode(PoolSpec, composed("experts", [chosen])["experts"], "experts")
-        for key, values in made.tools.items():
+    elif group == "expert":
+        # Each is composed as part of the pools; alone it needs no composition.
+        build("expert", yaml.safe_load(path.read_text(encoding="utf-8")), f"experts.tools.{name}")
+    elif group == "experts":
+        made = decode(ExpertsRun, composed("experts", [f"experts={name}"]), "experts")
+        assert made.experts.tools
+        for key, values in made.experts.tools.items():
             build("expert", values, f"experts.tools.{key}")
     else:
         roots = {

@@ -69,6 +69,23 @@ class Depiction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A degradation of known place and time in an otherwise clean clip: frames `start` to `end` (not included), pixels
+    `box` = (left, top, right, bottom), the last two not included. `variant` is `none`, and the rest 0, in a clip that
+    has none. `path` is relative to the data root."""
+
+    id: str
+    path: str
+    split: str
+    content: str
+    variant: str
+    strength: float
+    start: int
+    end: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """One exchange; `user` holds the marks `<video>` (all visual content) and optionally `<motion>`."""
 

@@ -109,6 +109,12 @@ def probe(path: Path, kind: Kind, frame_multiple: int) -> tuple[int, int]:
     return -(-stream.expected // step), stream.expected // frame_multiple * frame_multiple
 
 
+def frame_rate(path: Path) -> float:
+    """Frames a second, from the header."""
+    _check_file(path)
+    return _open_pyav(path).fps
+
+
 def native_frames(path: Path, kind: Kind) -> Iterator[np.ndarray]:
     """Every frame as it is stored, RGB uint8 `[H,W,3]`, in order; one for a still. MediaError as in `read_media`, a
     truncated clip at its end included."""

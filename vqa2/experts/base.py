@@ -7,6 +7,8 @@ an `Info`; `missing()` says in one line what is not installed; `open()` gives th
 Units: raw scores are in the expert's own unit; `score` is calibrated to MOS on 0-100, larger is better.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -71,6 +73,16 @@ class Raw:
     parts: dict[str, float] = field(default_factory=dict)
 
 
+def files_hash(paths: Sequence[Path]) -> str:
+    """Of contents, in order; `content()` of experts with files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
 class NotApplicable(Exception):
     """Raised by a scorer: this expert has nothing to say about this media (too small, a still for a temporal tool)."""
 
@@ -90,6 +102,10 @@ class Expert(Protocol):
 
     def missing(self) -> str:
         """Empty where it can run; else one line: what is missing and how to get it."""
+
+    def content(self) -> str:
+        """A hash of the files that a score depends on (weights, recorded scores), to which a calibration is bound;
+        empty where there are none."""
 
     def open(self) -> Scorer:
         """Loads what it needs. ConfigError where `missing()` is not empty."""

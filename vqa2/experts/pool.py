@@ -56,6 +56,7 @@ class Pool:
             else:
                 self.experts[name] = expert
         self._runner = Worker(made.tools) if made.isolation == "process" else Local(made.tools)
+        self._content: dict[str, str] = {}
         self._calibrations: dict[str, Calibration | str] = {}
 
     def __enter__(self) -> "Pool":
@@ -80,9 +81,13 @@ class Pool:
         """Whose calibration is looked for. Its identity is made of the values that can change a score, so that another
         cost or wording leaves a calibration valid and other weights make it stale."""
         info = self.info(name)
+        if name not in self._content:
+            self._content[name] = self.experts[name].content()
         values = {key: value for key, value in self._values[name].items() if key != "info"}
         return Subject(
-            expert=name, identity=fingerprint([values, info.weights]), higher_is_better=info.higher_is_better
+            expert=name,
+            identity=fingerprint([values, info.weights, self._content[name]]),
+            higher_is_better=info.higher_is_better,
         )
 
     def calibration_of(self, name: str) -> Calibration | str:

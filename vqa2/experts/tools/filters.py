@@ -1,11 +1,10 @@
 """Expert `filters`: a number that an FFmpeg filter writes into the metadata of every frame, through PyAV's own FFmpeg.
 
 One component, many experts: conf/expert/{blur,block,spatial_information,...}.yaml name the filter graph and the key.
-The frames stay in the decoder's own format (no RGB round trip). Pooling: mean, largest, 90th percentile or standard
-deviation over the frames that carry the key.
+Every graph starts with `format=yuv420p`, so that RGB stills and high bit depths are read on one scale. Pooling: mean,
+largest, 90th percentile or standard deviation over the frames that carry the key.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -35,6 +34,9 @@ class Filters:
         absent = [f for f in self._names() if f not in av.filter.filters_available]
         return f"PyAV's FFmpeg has no filter {absent[0]!r}; install av>=18 from PyPI" if absent else ""
 
+    def content(self) -> str:
+        return ""
+
     def open(self) -> "Filtered":
         return Filtered(self)
 
@@ -49,12 +51,15 @@ class Filtered:
         self._made = made
 
     def score(self, media: Media, reference: Media | None, prompt: str | None) -> Raw:
-        """The pooled value. `parts`: its spread over frames. NotApplicable where no frame carries the key."""
-        values = [float(v) for v in self._values(media)][self._made.skip :]
-        values = [v for v in values if math.isfinite(v)]
+        """The pooled value. `parts`: its spread over frames, and how many had no number. An infinite value (blockiness
+        of flat blocks) counts as the end of the raw range. NotApplicable where no frame carries the key."""
+        found = [float(v) for v in self._values(media)][self._made.skip :]
+        values = [min(max(v, self._made.info.raw_range[0]), self._made.info.raw_range[1]) for v in found if v == v]
         if not values:
             raise NotApplicable(f"{self._made.graph} gives no {self._made.key} for this media")
-        return Raw(value=float(_POOL[self._made.pool](values)), parts={"std": float(np.std(values))})
+        missing = float(len(found) - len(values))
+        parts = {"std": float(np.std(values)), "frames without": missing}
+        return Raw(value=float(_POOL[self._made.pool](values)), parts=parts)
 
     def _values(self, media: Media) -> Iterator[str]:
         try:

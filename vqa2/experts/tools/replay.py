@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.experts.base import Info, Media, NotApplicable, Raw
+from vqa2.experts.base import Info, Media, NotApplicable, Raw, files_hash
 
 
 @register("expert", "replay")
@@ -21,6 +21,9 @@ class Replay:
     def missing(self) -> str:
         absent = [f for f in self.files if not Path(f).is_file()]
         return f"{absent[0]}: no such file" if absent else ""
+
+    def content(self) -> str:
+        return files_hash([Path(f) for f in self.files])
 
     def open(self) -> "Replayed":
         if self.missing():
