@@ -16,6 +16,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 MODEL = Annotated[str, typer.Option("--model", help="run or model folder")]
+_GROUPS = ("llm", "experts", "voice")
 DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
 
 
@@ -63,10 +64,56 @@ def describe(target: Path, model: MODEL = "runs/tiny/understanding", device: DEV
     out.print(_load(model, device).describe(target), markup=False)
 
 
+SET = Annotated[
+    list[str] | None, typer.Option("--set", help="setting of conf/predictor, as key=value; may be repeated")
+]
+HTML = Annotated[Path | None, typer.Option(help="page of the trace to write")]
+
+
 @app.command()
-def ask(target: Path, question: str, model: MODEL = "runs/tiny/understanding", device: DEVICE = "cpu") -> None:
-    """Answers a question about one clip."""
-    out.print(_load(model, device).ask(target, question), markup=False)
+def ask(
+    target: Path,
+    question: str,
+    model: MODEL = "runs/tiny/understanding",
+    device: DEVICE = "cpu",
+    agent: Annotated[bool, typer.Option("--agent", help="let the agent answer, with experts and evidence")] = False,
+    settings: SET = None,
+    html: HTML = None,
+) -> None:
+    """Answers a question about one clip: a trained model, or with --agent planner, experts and summarizer."""
+    if agent:
+        _program("agent", target, question, settings or [], html)
+    else:
+        out.print(_load(model, device).ask(target, question), markup=False)
+
+
+@app.command()
+def route(
+    target: Path,
+    tier: Annotated[int, typer.Option(help="0: one expert, 1: several, 2: with localization")] = 1,
+    reference: Annotated[Path | None, typer.Option(help="pristine clip, for full-reference experts")] = None,
+    settings: SET = None,
+    html: HTML = None,
+) -> None:
+    """Scores one clip by experts that are chosen and weighted for it (0-100, larger is better)."""
+    _program("router", target, None, [f"router.tier={tier}", *(settings or [])], html, reference)
+
+
+@app.command()
+def replay(
+    trace: Path,
+    html: HTML = None,
+) -> None:
+    """Repeats a router's or agent's run from its trace alone and checks that every byte is the same."""
+    from vqa2.agents.run import check
+    from vqa2.agents.trace import read_trace
+    from vqa2.agents.view import write_page
+
+    stored = read_trace(trace)
+    check(stored)
+    out.print(f"identical: {len(stored.steps)} steps, no model and no expert asked")
+    if html is not None:
+        write_page(html, stored)
 
 
 @app.command()
@@ -113,6 +160,37 @@ def doctor(
     for line in (*found.notes, f"{name}: {good} of {found.wanted} files are there and whole"):
         err.print(line, markup=False, soft_wrap=True)
     verdict(name, found)
+
+
+def _program(
+    name: str, target: Path, question: str | None, settings: list[str], html: Path | None, reference: Path | None = None
+) -> None:
+    """Runs the router or the agent as conf/predictor has it, prints the answer, what it cost and where its trace is."""
+    from vqa2.agents.view import write_page
+    from vqa2.agents.world import Asked
+    from vqa2.core.config import build
+    from vqa2.launch import composed
+    from vqa2.model.predict import kind_of
+
+    # `llm=http` chooses a component of a group; other settings are values of the predictor.
+    groups = {f"{item.partition('=')[0]}@predictor.{item}" for item in settings if item.partition("=")[0] in _GROUPS}
+    values = [f"predictor.{item}" for item in settings if item.partition("=")[0] not in _GROUPS]
+    made = build(
+        "predictor", composed("eval", [f"predictor={name}", *sorted(groups), *values])["predictor"], "predictor"
+    )
+    predictor = made.open()
+    asked = Asked(id=target.name, path=target.resolve(), kind=kind_of(target), question=question, reference=reference)
+    trace, path = predictor.trace(asked)
+    for note in trace.notes:
+        err.print(f"note: {note}", markup=False, soft_wrap=True)
+    if html is not None:
+        write_page(html, trace)
+    spent = trace.spending
+    err.print(f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries; trace: {path}")
+    if "error" in trace.result:
+        raise UserError(f"{target}: {trace.result['error']}")
+    result = trace.result
+    out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
 
 
 def _load(folder: str, device: str, reasoning: bool = False):

@@ -32,11 +32,11 @@ class ProgramPredictor:
         """A text per query, from its trace."""
         return [self._answer(q, "answer", "text") for q in queries]
 
-    def trace(self, asked: Asked) -> Trace:
-        """One item; its trace is on disk before it is returned."""
-        made = live(self.name, self.made, asked, self.means)
-        write_trace(self.traces / f"{_file_name(asked)}.json", made)
-        return made
+    def trace(self, asked: Asked) -> tuple[Trace, Path]:
+        """One item; its trace is on disk before it is returned with its path."""
+        made, path = live(self.name, self.made, asked, self.means), self.traces / f"{_file_name(asked)}.json"
+        write_trace(path, made)
+        return made, path
 
     def _answer(self, query: Query, want: Literal["score", "answer"], field: str) -> Answer:
         if want == "answer" and query.question is None:
@@ -44,7 +44,7 @@ class ProgramPredictor:
         if query.second is not None:
             return Answer(id=query.id, error=f"the {self.name} takes one clip, the question is about two")
         asked = Asked(id=query.id, path=query.path, kind=query.kind, question=query.question, want=want)
-        result = self.trace(asked).result
+        result = self.trace(asked)[0].result
         if "error" in result:
             return Answer(id=query.id, error=result["error"])
         levels = result.get("levels")
