@@ -36,7 +36,7 @@ def check(path: Path) -> None:
         train("stage=distortion", f"hparams@stage=ablation/{name}")
     elif group.startswith("hparams/"):
         train(f"stage={name}", f"preset={group.split('/')[1]}")
-    elif group in ("stage", "model", "data", "engine", "preset"):
+    elif group in ("stage", "model", "data", "engine", "preset", "evaluation"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
         given = train("stage=grpo").stage["rewards"]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Benchmark(Protocol):
 
     label: str
     batch_size: int
+    seed: int
 
     def inputs(self) -> tuple[Path, ...]:
         """The files that decide what is asked and what is right."""
@@ -48,6 +49,24 @@ class OpenPredictor(Predictor, Protocol):
     """A predictor that is ready to answer; `fingerprint` changes whenever its answers could."""
 
     fingerprint: str
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A predictor that prepares what it will be asked."""
+
+    def plan(self, queries: Sequence[Query]) -> None:
+        """Told before the first question what will be asked, in order."""
+
+    def length(self, query: Query) -> int:
+        """About how long a question is with its clip, in any unit; questions of one length are asked together."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A predictor whose checkpoint and settings go into result files."""
+
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ One greedy completion per clip, read by the grammar that the GRPO rewards use. D
 scores an unreadable completion 3.00: here it is a failure, listed with what was written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from vqa2.core.config import register
 from vqa2.core.prompts import REASON_QUESTION
@@ -24,14 +25,16 @@ class Reasoning(Model):
 
     def open(self) -> "ReasoningPredictor":
         made = super().open()
-        return ReasoningPredictor(made, fingerprint(["reasoning", made.fingerprint]))
+        return ReasoningPredictor(made, fingerprint(["reasoning", made.fingerprint]), made.provenance)
 
 
 class ReasoningPredictor:
-    """Any predictor that writes completions, as a scorer. Questions pass through to it."""
+    """Any predictor that writes completions, as a scorer. Questions pass through to it. `provenance`: what it is, for
+    result files."""
 
-    def __init__(self, inner: Predictor, fingerprint: str) -> None:
+    def __init__(self, inner: Predictor, fingerprint: str, provenance: Mapping[str, Any]) -> None:
         self.name, self.fingerprint, self._inner = f"{inner.name} (reasoning)", fingerprint, inner
+        self.provenance = dict(provenance)
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 and the whole completion as `text`. A query that tells stalls fails: the prompt has no place for

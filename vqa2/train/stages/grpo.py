@@ -14,6 +14,7 @@ from vqa2.core.config import build, register, spec
 from vqa2.core.run import rank, say
 from vqa2.data.dataset import QUARANTINE, Collator
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
     AuditFirstStep,
@@ -23,7 +24,7 @@ from vqa2.train.callbacks import (
     last_checkpoint,
     remove_checkpoints,
 )
-from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
+from vqa2.train.common import Optim, report_parts, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
 from vqa2.train.grpo_config import Control
 from vqa2.train.plan import Context
@@ -82,7 +83,7 @@ class Grpo:
         result = trainer.train(resume_from_checkpoint=resumed)
         after = trainer.evaluate_rewards(held_out, context.spec.seed)
         say(f"held-out reward after: {after['reward']:.3f}")
-        save_model(trainer, processor, context.run.dir / "model")
+        save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -122,6 +123,7 @@ class Grpo:
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
             AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),
+            *callbacks(trainer, processor, context),
         ):
             trainer.add_callback(callback)
         return trainer

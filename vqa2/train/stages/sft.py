@@ -16,6 +16,7 @@ from vqa2.core.config import register
 from vqa2.core.run import say, world_size
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._lengths import LongestFirst, lengths
 from vqa2.train.callbacks import (
     AuditFirstStep,
@@ -30,7 +31,6 @@ from vqa2.train.common import (
     Optim,
     kinds,
     report_parts,
-    save_model,
     starting_model,
     training_arguments,
     usable_rows,
@@ -101,7 +101,7 @@ class Sft:
         dropped = logged_sum(context.run.dir, "dropped_key_frames")
         if dropped:
             say(f"{dropped} key frames dropped from rows longer than {processor.max_length} tokens")
-        save_model(trainer, processor, context.run.dir / "model")
+        save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -132,7 +132,8 @@ class Sft:
         trainer.remove_callback(PrinterCallback)
         audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
         engine = EngineStarted(trainer, context.spec.engine.deepspeed is not None)
-        for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
+        asked = callbacks(trainer, processor, context)
+        for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit, *asked):
             trainer.add_callback(callback)
         return trainer
 
