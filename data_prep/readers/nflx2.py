@@ -10,7 +10,6 @@ from scipy.io.matlab import MatReadError
 
 from data_prep._rows import Bad, Row, delimited, played, row_of
 from vqa2.core.config import register
-from vqa2.core.errors import DataError
 from vqa2.core.records import Stall
 
 FIELDS = ("distorted_mp4_video", "retrospective_zscored_mos", "frame_rate", "N_total_frames")
@@ -19,16 +18,14 @@ FIELDS = ("distorted_mp4_video", "retrospective_zscored_mos", "frame_rate", "N_t
 @register("reader", "nflx2")
 class Nflx2:
     """The retrospective z-scored MOS; stalls from `is_rebuffered_bool` of the .mat files, or from the CSV's
-    `rebuffer_events_frames` ([first frame, frames] each). Files are tried in turn: the first that exists is read."""
+    `rebuffer_events_frames` ([first frame, frames] each)."""
 
     def read(self, files: Sequence[Path]) -> Iterator[Row | Bad]:
-        found = next((path for path in files if path.exists()), None)
-        if found is None:
-            raise DataError(f"{files[0]}: no such folder of .mat files, nor {', '.join(p.name for p in files[1:])}")
-        if found.is_dir():
-            yield from map(_from_mat, sorted(found.glob("*.mat")))
+        (path,) = files
+        if path.is_dir():
+            yield from map(_from_mat, sorted(path.glob("*.mat")))
             return
-        for item in delimited(found, ",", True, ()):
+        for item in delimited(path, ",", True, ()):
             yield item if isinstance(item, Bad) else _from_cells(*item)
 
 

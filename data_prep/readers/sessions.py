@@ -16,12 +16,12 @@ Chunk = tuple[float, float, float]
 
 @register("reader", "sessions")
 class Sessions:
-    """Files: data.csv, then where the logs may be: a folder of them, or one file of all whose first column names the
-    session. The first that is there is read."""
+    """Files: data.csv, then the logs: a folder of them, or one file of all whose first column names the session."""
 
     def read(self, files: Sequence[Path]) -> Iterator[Row | Bad]:
-        chunks, failures = self._chunks(files[1:])
-        for item in delimited(files[0], ",", True, ()):
+        sessions, logs = files
+        chunks, failures = self._chunks(logs)
+        for item in delimited(sessions, ",", True, ()):
             if isinstance(item, Bad):
                 yield item
                 continue
@@ -33,17 +33,14 @@ class Sessions:
             stalls, frames, fps = timeline(chunks[name])
             yield played(row_of(name, [column(cells, "mos", where)], where, cells), stalls, frames, fps)
 
-    def _chunks(self, places: Sequence[Path]) -> tuple[dict[str, list[Chunk]], dict[str, str]]:
+    def _chunks(self, logs: Path) -> tuple[dict[str, list[Chunk]], dict[str, str]]:
         """Chunks (rebuffering s, duration s, frames a second) per session, and sessions whose log cannot be used."""
-        found = next((path for path in places if path.exists()), None)
-        if found is None:
-            raise DataError(f"no streaming logs; looked for {', '.join(map(str, places))}")
         chunks: dict[str, list[Chunk]] = {}
         failures: dict[str, str] = {}
-        parts = sorted(found.glob("*.csv")) if found.is_dir() else [found]
+        parts = sorted(logs.glob("*.csv")) if logs.is_dir() else [logs]
         for path in parts:
             rows = delimited(path, ",", True, ())
-            alone = path.name if found.is_dir() else None
+            alone = path.name if logs.is_dir() else None
             for name, group in groupby(rows, partial(_session, alone=alone)):
                 try:
                     chunks.setdefault(name, []).extend([_chunk(r) for r in group])

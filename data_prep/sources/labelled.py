@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
@@ -17,6 +17,9 @@ from data_prep._rows import Bad, Row
 from vqa2.core.config import build, register, spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, Distortion, Kind
+
+if TYPE_CHECKING:
+    from data_prep.doctor import Declaration
 
 
 @spec
@@ -53,14 +56,15 @@ class Excluded:
 @register("source", "labelled")
 class Labelled:
     """`dataset` is the published name, `variant` this file's (the same name means different sets elsewhere). `files`:
-    label files per split, relative to the root; `expected` rows per split. `path` of a clip, relative to the root, and
-    `content` (what must not lie in two splits) are patterns over id, stem, folder, head (of the stem, up to the first
-    `_`), part[i] (the stem between `_`) and the file's own columns. `broken` items are left out with their reasons."""
+    label files per split, relative to the root (of a list in the list, the first that is there); `expected` rows per
+    split. `path` of a clip, relative to the root, and `content` (what must not lie in two splits) are patterns over id,
+    stem, folder, head (of the stem, up to the first `_`), part[i] (the stem between `_`) and the file's own columns.
+    `broken` items are left out with their reasons."""
 
     dataset: str
     variant: Annotated[str, MinLen(1)]
     kind: Kind
-    files: dict[str, tuple[str, ...]]
+    files: dict[str, tuple[str | tuple[str, ...], ...]]
     expected: dict[str, Annotated[int, Ge(0)]]
     scale: Scale
     path: str
@@ -72,17 +76,32 @@ class Labelled:
     reader: dict[str, Any]
 
     def inputs(self, root: Path) -> list[Path]:
-        """The label files that are there; of a folder, its files."""
-        named = [root / name for names in self.files.values() for name in names]
-        return sorted(p for path in named if path.exists() for p in (path.iterdir() if path.is_dir() else [path]))
+        """The label files; of a folder, its files."""
+        named = [path for split in self.files for path in self._label_files(root, split)]
+        return sorted(p for path in named for p in (path.iterdir() if path.is_dir() else [path]))
+
+    def _label_files(self, root: Path, split: str) -> list[Path]:
+        choices = [(item,) if isinstance(item, str) else item for item in self.files[split]]
+        return [root / next((name for name in names if (root / name).exists()), names[0]) for names in choices]
+
+    def declaration(self, root: Path) -> "Declaration":
+        """What has to be downloaded, for `vqa2 doctor`: label files, and the clips that they name."""
+        from data_prep.doctor import Declaration  # it imports the runner, which imports this module
+
+        labels = self.inputs(root)
+        # Without all of them it is not known which clips there should be; an empty one is the doctor's to name.
+        rows = self.rows(root) if all(path.is_file() and path.stat().st_size for path in labels) else ()
+        media = tuple(self.media(item[1]) for item in rows if not isinstance(item, Excluded))
+        names = tuple(path.relative_to(root).as_posix() for path in labels)
+        return Declaration(labels=names, media=media, license=self.license, obtain=self.obtain, disk_gb=None)
 
     def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
         """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are
         `Excluded`."""
         reader = build("reader", self.reader, f"source.{self.variant}.reader")
         seen: set[int] = set()
-        for split, names in self.files.items():
-            for row in reader.read([root / name for name in names]):
+        for split in self.files:
+            for row in reader.read(self._label_files(root, split)):
                 reason = row.reason if isinstance(row, Bad) else self._wrong(row, seen)
                 if reason:
                     yield Excluded(source=self.variant, where=row.where, id=row.id, reason=reason)
