@@ -10,7 +10,7 @@ from data_prep._degrade import COLOR, NAMES
 from data_prep._questions import ALIKE, facts_of, severity_of
 from data_prep._scene import CAMERAS
 from data_prep.sets.benchmark import Benchmark
-from data_prep.sets.grpo import Grpo
+from data_prep.sets.grpo_choice import GrpoChoice
 from data_prep.sets.understanding import Understanding
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import REASON_QUESTION
@@ -126,18 +126,14 @@ def test_a_benchmark_without_test_clips_is_one_line():
         Benchmark(questions={"open_ended": 3}).records(clips_of({"noise": 3}, "train"), seed=0)
 
 
-def test_grpo_rows_ask_for_ratings_and_for_letters():
+def test_grpo_questions_are_right_and_have_no_answer():
     clips = clips_of(dict.fromkeys(NAMES, 2), "train")
-    ratings = Grpo(choice=0).write(clips, seed=0)["train"]
-    made = Grpo(choice=2).write(clips, seed=0)["train"]
-    assert made[: len(clips)] == ratings
-    assert all("answer" not in row.tags and row.turns[0].user == REASON_QUESTION for row in ratings)
-    asked = made[len(clips) :]
+    asked = GrpoChoice(questions=2).write(clips, seed=0)["train"]
     assert len(asked) > len(clips)
-    assert len({row.id for row in made}) == len(made)
+    assert len({row.id for row in asked}) == len({(row.clip_id, row.turns[0].user) for row in asked}) == len(asked)
+    assert all(row.turns[0].user.endswith("<answer> </answer> tags.") and not row.turns[0].assistant for row in asked)
     options = [dict(re.findall(r"^([A-H])\. (.*)$", row.turns[0].user, re.MULTILINE)) for row in asked]
     assert all(row.tags["answer"] in some for row, some in zip(asked, options, strict=True))
-    assert all(row.turns[0].user.endswith("<answer> </answer> tags.") for row in asked)
     assert 0.1 < np.mean([row.tags["answer"] == "A" for row in asked]) < 0.6
     which = [(row, some) for row, some in zip(asked, options) if row.tags["distortion"] in some.values()]
     assert len(which) > 10

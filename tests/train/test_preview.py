@@ -30,7 +30,7 @@ def jobs(data_root, out, *more):
 def test_activations_are_those_of_a_real_step(small, data_root, tmp_path, model_spec, checkpointing):
     model, processor = small
     job = jobs(data_root, tmp_path)[-1]
-    rows, _ = usable_rows(job.context(ClipCache(0)), job.stage.sets, "train")
+    rows, _ = usable_rows(job.context(ClipCache(0), {}), job.stage.sets, "train")
     shape = longest(max(lengths(rows, data_root, processor, 4, Console(quiet=True))), job.stage)
     made = blank(model.config, torch.float32)
     reader = Collator(processor, data_root, model_spec.video, side="right", clips=ClipCache(64))

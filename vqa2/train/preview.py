@@ -61,7 +61,7 @@ def preview(jobs: list[Job], console: Console) -> None:
 
 def _table(job: Job, console: Console) -> Table:
     stage = job.stage
-    rows, quarantined = usable_rows(job.context(ClipCache(0)), stage.sets, "train")
+    rows, quarantined = usable_rows(job.context(ClipCache(0), {}), stage.sets, "train")
     config, processor = _model(job)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)
