@@ -64,8 +64,8 @@ def joined(first: Video, second: Video, max_motion_frames: int) -> Video:
 
 
 class Ahead:
-    """Clips in the order that `plan` announced, decoded by `workers` processes, two clips each ahead of the caller; those
-    that are passed over are dropped. Without workers, or beside the plan, the caller's process decodes."""
+    """Clips in the order that `plan` announced, decoded by `workers` processes, two clips each ahead of the caller;
+    those that are passed over are dropped. Without workers, or beside the plan, the caller's process decodes."""
 
     def __init__(self, reader: Reader, workers: int) -> None:
         self.reader, self.workers = reader, workers
