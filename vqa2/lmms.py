@@ -1,6 +1,6 @@
 """Our benchmarks as lmms-eval tasks, so that others' models are asked the same questions and graded by the same code:
 `python -m vqa2.lmms benchmark=qbench-video-dev benchmarks.qbench-video-dev.prompt=official`, then
-`python -m lmms_eval --include_path data/lmms --tasks vqa2_qbench_video_dev --model ...`.
+`accelerate launch -m lmms_eval --include_path data/lmms --tasks vqa2_qbench_video_dev --model ...`.
 
 An entry-point module. Writes, per benchmark, a JSONL of questions, the benchmark's settings, a task YAML and the
 functions it names. A clip is rated by a number on 0-100 that the reply must consist of: other models have no level

@@ -84,14 +84,14 @@ def test_reasoning_asks_once_in_order_and_passes_failures_and_questions(tmp_path
     stalls = replace(asked[1], question="<video>\nIt stalls twice. How good is it?")
     inner = Writer({"q0": Answer(id="q0", text="<think></think><answer>1</answer>"),
                     "q2": Answer(id="q2", error="empty file"), "q3": Answer(id="q3", text="no")})  # fmt: skip
-    made = ReasoningPredictor(inner, "f").score([asked[0], stalls, *asked[2:]])
+    made = ReasoningPredictor(inner, "f", {}).score([asked[0], stalls, *asked[2:]])
     assert [(a.id, a.score01) for a in made] == [("q0", 0.0), ("q1", None), ("q2", None), ("q3", None)]
     assert [a.error for a in made[1:]] == [
         "the reasoning prompt cannot tell stalls", "empty file", "unreadable rating: 'no'"]  # fmt: skip
     assert {q.question for q in inner.asked} == {REASON_QUESTION}
     assert len(inner.asked) == 3
     inner.texts["q1"] = Answer(id="q1", text="twice")
-    assert ReasoningPredictor(inner, "f").answer([stalls])[0].text == "twice"
+    assert ReasoningPredictor(inner, "f", {}).answer([stalls])[0].text == "twice"
 
 
 def tool(name):

@@ -110,7 +110,10 @@ def test_abilities_are_noted_at_the_end_of_a_stage(evaluated):
         (["evaluation.every=0"], "evaluation.every: 0 evaluates never"),
         (["evaluation.best.benchmark=distortion"], "distortion is none of evaluation.benchmarks"),
         (["evaluation.best=null", "evaluation.keep=best"], "evaluation.keep: best needs evaluation.best"),
-        (["evaluation.benchmarks=[synthetc]"], "benchmark=synthetc: no such benchmark (did you mean 'synthetic'?)"),
+        (
+            ["evaluation.benchmarks=[synthetc]", "evaluation.best=null"],
+            "benchmark=synthetc: no such benchmark (did you mean 'synthetic'?)",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_training(scoring, data_root, tmp_path, more, say):

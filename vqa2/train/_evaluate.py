@@ -65,7 +65,9 @@ class Evaluate(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if self.spec.every and state.global_step % self.spec.every == 0 and state.global_step < state.max_steps:
+            should_log = control.should_log
             self._evaluate(state.global_step, self.spec.benchmarks)
+            control.should_log = should_log  # a log row of ours takes it back, and the step's own would be missing
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         self._evaluate(state.global_step, self.spec.named())
