@@ -134,7 +134,7 @@ def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[
             count + len(there),
             lost + len(missing),
         )
-        notes = (f"{part.variant}: license: {part.licence}", f"{part.variant}: where to get it: {part.obtain}")
+        notes = (f"{part.variant}: license: {part.license}", f"{part.variant}: where to get it: {part.obtain}")
         yield Diagnosis(wanted=len(media), missing=tuple(missing), broken=tuple(broken), notes=notes)
     yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, held, count, lost),))
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
@@ -17,9 +17,6 @@ from data_prep._rows import Bad, Row
 from vqa2.core.config import build, register, spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, Distortion, Kind
-
-if TYPE_CHECKING:
-    from data_prep.doctor import Declaration
 
 
 @spec
@@ -83,17 +80,6 @@ class Labelled:
     def _label_files(self, root: Path, split: str) -> list[Path]:
         choices = [(item,) if isinstance(item, str) else item for item in self.files[split]]
         return [root / next((name for name in names if (root / name).exists()), names[0]) for names in choices]
-
-    def declaration(self, root: Path) -> "Declaration":
-        """What has to be downloaded, for `vqa2 doctor`: label files, and the clips that they name."""
-        from data_prep.doctor import Declaration  # it imports the runner, which imports this module
-
-        labels = self.inputs(root)
-        # Without all of them it is not known which clips there should be; an empty one is the doctor's to name.
-        rows = self.rows(root) if all(path.is_file() and path.stat().st_size for path in labels) else ()
-        media = tuple(self.media(item[1]) for item in rows if not isinstance(item, Excluded))
-        names = tuple(path.relative_to(root).as_posix() for path in labels)
-        return Declaration(labels=names, media=media, license=self.license, obtain=self.obtain, disk_gb=None)
 
     def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
         """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are

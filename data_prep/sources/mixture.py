@@ -1,8 +1,7 @@
 """Source `mixture`: which labelled datasets enter which set, and how many of their clips (VQA², Table 1)."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
@@ -10,9 +9,6 @@ from data_prep._degrade import SPATIAL
 from data_prep.sources.labelled import Labelled
 from vqa2.core.config import build, register, spec
 from vqa2.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from data_prep.doctor import Declaration
 
 MAKES = {"image": SPATIAL, "video": ("flicker", "stutter")}
 """What can be applied to a file. Camera shake has to be filmed, and a codec's artifacts depend on the whole
@@ -83,19 +79,6 @@ class Mixture:
                 for name, take in takes.items():
                     _check(take, name, made, f"source.sets.{key}.{split}.{name}")
         return Plan(made, self.sets, self.extract, own_splits=False)
-
-    def declaration(self, root: Path) -> "Declaration":
-        """What has to be downloaded for all parts, for `vqa2 doctor`."""
-        from data_prep.doctor import Declaration  # it imports the runner, which imports this module
-
-        parts = [part.declaration(root) for part in self.plan().parts.values()]
-        return Declaration(
-            labels=tuple(name for part in parts for name in part.labels),
-            media=tuple(name for part in parts for name in part.media),
-            license="; ".join(dict.fromkeys(part.license for part in parts)),
-            obtain="; ".join(dict.fromkeys(part.obtain for part in parts)),
-            disk_gb=None,
-        )
 
 
 def _check(take: Take, name: str, parts: dict[str, Labelled], where: str) -> None:

@@ -16,9 +16,8 @@ from data_prep._encode import read_frames, write_video
 from data_prep._media import MediaIndex, Workers, probe
 from data_prep._render import held, render
 from data_prep.check import CheckRun, check
-from data_prep.doctor import diagnose
 from data_prep.run import DataPrepRun, prepare
-from vqa2.core.config import build, decode
+from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Clip
 from vqa2.launch import composed
@@ -280,25 +279,6 @@ def test_check_knows_embedded_roots_and_refuses_others(data_root, tmp_path):
     assert check(CheckRun(out=str(data_root), root=None, workers=1), Console(quiet=True)) > 50
     with pytest.raises(DataError, match=r"holds no \*.manifest.json"):
         check(CheckRun(out=str(tmp_path), root=None, workers=1), Console(quiet=True))
-
-
-def test_doctor_knows_what_a_dataset_needs(published, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(published, root)
-
-    def diagnosed(name: str):
-        run = decode(DataPrepRun, composed("data_prep", [f"source={name}", f"root={root}", "workers=1"]), "data_prep")
-        return diagnose(run, build("source", run.source, "source"))
-
-    assert (diagnosed("koniq_10k").missing, diagnosed("koniq_10k").wanted) == ((), 3 + 6)
-    (root / "KonIQ-10k/1024x768/1b.jpg").unlink()
-    (root / "KonIQ-10k/1024x768/2.jpg").write_bytes(b"")
-    found = diagnosed("koniq_10k")
-    assert (found.missing, found.broken) == (("KonIQ-10k/1024x768/1b.jpg",), (("KonIQ-10k/1024x768/2.jpg", "empty"),))
-    assert any("database.mmsp-kn.de" in note for note in found.notes)
-    assert diagnosed("waterloo_sqoe_3").missing == ("WaterlooSQoE-III/data.csv", "WaterlooSQoE-III/streaming_logs")
-    missing = diagnosed("vqa2").missing
-    assert {"KADID-10k/kadid10k_all.txt", "VideoFeedback/train/data_annotated.json"} <= set(missing)
 
 
 def test_rows_must_lie_where_their_clips_do(published, tmp_path):
