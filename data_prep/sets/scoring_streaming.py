@@ -39,7 +39,7 @@ class ScoringStreaming:
                      "images": -(-len(mask) // rate), "motion_frames": len(mask) // 4 * 4}  # fmt: skip
             for suffix, told in (("-digits", self.digits.format(stalls=mask)), ("-summary", self._told(mask))):
                 user = self.user.format(told=told, question=self.question, **sizes)
-                yield row(clip, "scoring", suffix, user, answer, format=suffix[1:])
+                yield row(clip, "scoring", suffix, user, answer, format=suffix[1:], content=clip.content)
 
     def _told(self, mask: str) -> str:
         if "1" not in mask:
