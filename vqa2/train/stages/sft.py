@@ -17,7 +17,7 @@ from vqa2.core.run import say, world_size
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
-from vqa2.train._lengths import LongestFirst, lengths
+from vqa2.train._lengths import RowOrder, lengths
 from vqa2.train.callbacks import (
     AuditFirstStep,
     EngineStarted,
@@ -42,7 +42,7 @@ class SftTrainer(Trainer):
     """Trainer with learning rates per part; remembers which parts the data has used, for the audit. `order`: the rows
     in another order than the library's."""
 
-    def __init__(self, *args, tune: Tune, order: LongestFirst | None, **kwargs) -> None:
+    def __init__(self, *args, tune: Tune, order: RowOrder | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.tune, self.order = tune, order
         self.used: set[str] = {"lm"}
@@ -79,11 +79,13 @@ class SftTrainer(Trainer):
 @register("stage", "sft")
 class Sft:
     """`after`: the stage it continues from (null: the model's YAML); `init_from`: `auto` (that stage's model) or a
-    model folder; `sets`: instruction set -> how often its rows enter the mixture (a fraction takes a sample)."""
+    model folder; `sets`: instruction set -> how often its rows enter the mixture (a fraction takes a sample);
+    `group_by_length`: rows of similar length share a batch (less padding)."""
 
     after: str | None
     init_from: str
     sets: dict[str, float]
+    group_by_length: bool
     tune: Tune
     optim: Optim
 
@@ -137,11 +139,13 @@ class Sft:
             trainer.add_callback(callback)
         return trainer
 
-    def _order(self, context: Context, processor, rows) -> LongestFirst | None:
-        """The longest rows of all processes in the first batch, where the engine asks for it."""
-        if not context.spec.engine.longest_first:
+    def _order(self, context: Context, processor, rows) -> RowOrder | None:
+        """None where neither the engine nor the stage asks for an order by length."""
+        first = context.spec.engine.longest_first
+        if not first and not self.group_by_length:
             return None
         multiple = context.spec.model.video.frame_multiple
         found = lengths(rows, Path(context.spec.data.root), processor, multiple, Console(stderr=True))
-        say(f"longest rows first: {max(found).tokens} tokens")
-        return LongestFirst(found, self.optim.batch_size * world_size(), context.spec.seed)
+        batch = self.optim.batch_size * world_size()
+        say(f"longest rows first: {max(found).tokens} tokens" if first else "rows of similar length share a batch")
+        return RowOrder(found, batch, context.spec.seed, self.group_by_length)
