@@ -41,6 +41,16 @@ def agentic(overrides: list[str]) -> None:
     _CONSOLE.print(f"{made.out}: {roles}; {sum(manifest['refused'].values())} refused", markup=False)
 
 
+def agentic_eval(overrides: list[str]) -> None:
+    """Clean pictures -> a benchmark of AgenticIQA's roles."""
+    from data_prep.agentic_eval import AgenticEvalRun
+    from data_prep.agentic_eval import agentic_eval as run
+
+    made = decode(AgenticEvalRun, composed("agentic_eval", overrides), "agentic_eval")
+    items = ", ".join(f"{track} {count}" for track, count in run(made, _CONSOLE)["items"].items())
+    _CONSOLE.print(f"{made.out}: {items}", markup=False)
+
+
 def leaks(overrides: list[str]) -> None:
     """Which clips two collections share. Exit code 1 where they share any."""
     from data_prep.leaks import LeaksRun
@@ -54,6 +64,7 @@ def leaks(overrides: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
     "extend": (extend, ()),
     "agentic": (agentic, ()),
+    "agentic_eval": (agentic_eval, ()),
     "leaks": (leaks, ("a", "b")),
 }
 """Name -> (function of the overrides, keys of its words without `=`)."""

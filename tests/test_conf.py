@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from data_prep.agentic import AgenticRun
+from data_prep.agentic_eval import AgenticEvalRun
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
@@ -43,8 +44,8 @@ def check(path: Path) -> None:
             given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
         )
         build("reward", rewards[name], f"stage.rewards.{name}")
-    elif group == "tools":
-        decode(AgenticRun, composed("agentic", ["depictions=x", f"tools={name}"]), "agentic")
+    elif group in ("tools", "wording"):
+        decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")
     elif group == "lexicon":
         decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")
     elif group == "llm":
@@ -90,6 +91,7 @@ def check(path: Path) -> None:
             "experts": lambda: composed("experts", []),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),
+            "agentic_eval": lambda: decode(AgenticEvalRun, composed("agentic_eval", []), "agentic_eval"),
             "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
             "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
