@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from data_prep.agentic import AgenticRun
-from data_prep.agentic_eval import EvalRun as AgenticEvalRun
+from data_prep.agentic_eval import AgenticEvalRun
 from data_prep.check import CheckRun
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
