@@ -16,6 +16,7 @@ from data_prep.sources.mixture import Mixture
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
+from vqa2.experts.localization.train import LocalizationRun
 from vqa2.experts.measure import ExpertsRun
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.tables import TableRun
@@ -93,6 +94,7 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
+            "localization": lambda: decode(LocalizationRun, composed("localization", []), "localization"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),
             "agentic_eval": lambda: decode(AgenticEvalRun, composed("agentic_eval", []), "agentic_eval"),
