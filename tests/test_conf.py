@@ -8,6 +8,7 @@ import yaml
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
+from vqa2.agents.compare import CompareRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
@@ -81,6 +82,7 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
+            "routing": lambda: decode(CompareRun, composed("routing", []), "routing"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
             "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),

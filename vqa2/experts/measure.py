@@ -196,13 +196,13 @@ def _row(
                 failures.get(f"{reading.failure}: {reading.reason}", 0) + 1
             )
     own = [(i, raw) for i, raw in pairs if i.distortion in (*info.strengths, "none")]
-    none = Metric(name="PLCC", value=None, n=0, note="not calibrated")
+    none = Metric(name="PLCC raw", value=None, n=0, note="not calibrated")
     return Row(
         expert=name,
         info=info,
         form=curve.form if curve else "-",
         srcc=metric("SRCC", pairs, lambda raw: sign * raw),
-        plcc=metric("PLCC", pairs, curve) if curve else none,
+        plcc=metric("PLCC raw", pairs, curve) if curve else none,
         own=metric("SRCC", own, lambda raw: sign * raw),
         seconds=sum(r.seconds for r in readings) / max(1, len(readings)),
         failures=failures,
