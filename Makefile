@@ -73,7 +73,7 @@ format: setup ## ruff: mend format and imports
 	$(RUN) -m ruff check --fix -q .
 	$(RUN) -m ruff format -q .
 
-parity: setup ## differences from the official code, stage by stage (needs ../shared/data/reference)
+parity: setup ## differences from the official code, stage by stage (whole with ../shared/data/reference)
 	$(RUN) tests/model/reference.py
 
 bench: setup ## timing comparisons, each a ratio of two sides in one run

@@ -30,6 +30,27 @@ def extend(overrides: list[str]) -> None:
     _CONSOLE.print(f"{made.out}: {manifest['rows']} rows ({kinds}); {refused} replies or pairs refused", markup=False)
 
 
+def agentic(overrides: list[str]) -> None:
+    """Depictions -> instruction rows for AgenticIQA's planner, executor and summarizer."""
+    from data_prep.agentic import AgenticRun
+    from data_prep.agentic import agentic as run
+
+    made = decode(AgenticRun, composed("agentic", overrides), "agentic")
+    manifest = run(made, _CONSOLE)
+    roles = ", ".join(f"{role} {count}" for role, count in manifest["rows"].items())
+    _CONSOLE.print(f"{made.out}: {roles}; {sum(manifest['refused'].values())} refused", markup=False)
+
+
+def agentic_eval(overrides: list[str]) -> None:
+    """Clean pictures -> a benchmark of AgenticIQA's roles."""
+    from data_prep.agentic_eval import EvalRun
+    from data_prep.agentic_eval import agentic_eval as run
+
+    made = decode(EvalRun, composed("agentic_eval", overrides), "agentic_eval")
+    items = ", ".join(f"{track} {count}" for track, count in run(made, _CONSOLE)["items"].items())
+    _CONSOLE.print(f"{made.out}: {items}", markup=False)
+
+
 def leaks(overrides: list[str]) -> None:
     """Which clips two collections share. Exit code 1 where they share any."""
     from data_prep.leaks import LeaksRun
@@ -40,9 +61,20 @@ def leaks(overrides: list[str]) -> None:
         sys.exit(1)
 
 
+def check(overrides: list[str]) -> None:
+    """Manifests against what is on the disk."""
+    from data_prep.check import CheckRun
+    from data_prep.check import check as run
+
+    run(decode(CheckRun, composed("check", overrides), "check"), _CONSOLE)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
     "extend": (extend, ()),
+    "agentic": (agentic, ()),
+    "agentic_eval": (agentic_eval, ()),
     "leaks": (leaks, ("a", "b")),
+    "check": (check, ("out",)),
 }
 """Name -> (function of the overrides, keys of its words without `=`)."""
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, written row by row."""
+"""Files that appear whole or not at all, written row by row; hashes of files, and those that a data root records."""
 
 import hashlib
 import json
@@ -49,3 +49,16 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 20):
             found.update(piece)
     return found.hexdigest()
+
+
+def recorded_media(root: Path) -> dict[str, str]:
+    """Media file, relative to the data root -> sha256 that data_prep recorded: `media/index.json` of media it made,
+    `<set>.media.jsonl` of datasets."""
+    found: dict[str, str] = {}
+    index = root / "media" / "index.json"
+    if index.is_file():
+        found = {e["clip"]["path"]: e["sha256"] for e in json.loads(index.read_text(encoding="utf-8")).values()}
+    for path in sorted(root.glob("*.media.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            found |= {row["path"]: row["sha256"] for row in map(json.loads, lines)}
+    return found

@@ -101,7 +101,7 @@ def pairs_of(reply: Pairs) -> Iterator[Pair]:
 def refusal(pair: Pair, limits: Limits, lexicon: Lexicon) -> str:
     """Why a pair may not be used; empty for a good one."""
     for question, answer in pair.turns or ((pair.question, pair.answer),):
-        reason = _text_refusal(question, answer, limits)
+        reason = text_refusal(question, answer, limits)
         if reason:
             return reason
     if pair.kind == "conversation":
@@ -148,7 +148,8 @@ def _inside(short: str, long: str) -> bool:
     return f" {short} " in f" {long} "
 
 
-def _text_refusal(question: str, answer: str, limits: Limits) -> str:
+def text_refusal(question: str, answer: str, limits: Limits) -> str:
+    """Why two texts that the model will see may not be used; empty for good ones."""
     if not question.strip() or not answer.strip():
         return "an empty question or answer"
     if len(question) > limits.question or len(answer) > limits.answer:

@@ -27,7 +27,7 @@ class RulesWriter:
     def write(self, depiction: Depiction) -> Pairs:
         """The pairs of one depiction; depends on its id and text and the seed alone."""
         rng = rng_of(self.seed, "extend", depiction.id)
-        text = " ".join([_closed(depiction.overall), *(_closed(s) for s in depiction.in_context)])
+        text = " ".join([sentence(depiction.overall), *(sentence(s) for s in depiction.in_context)])
         found = self.lexicon.read(text)
         level = "" if depiction.mos is None else level_of(depiction.mos)
         talk = _conversation(depiction, found, level)
@@ -47,24 +47,16 @@ class RulesWriter:
             unique.setdefault(made[index].question, made[index])
         return tuple(unique.values())[: self.counts[kind]]
 
-    def _absent(self, found: Sequence[Finding], rng: np.random.Generator) -> list[str]:
-        """Attributes that are not there: those a clause denies first, then the unmentioned, each in random order."""
-        present = {f.attribute for f in found if f.present}
-        near = present.union(*(self.lexicon.attributes[name].alike for name in present))
-        denied = [f.attribute for f in found if not f.present]
-        silent = [n for n in self.lexicon.attributes if n not in near and n not in denied]
-        return [str(x) for x in (*rng.permutation(denied), *rng.permutation(silent))]
-
     def _binary(self, found: Sequence[Finding], rng: np.random.Generator) -> list[YesNo]:
         """Yes and no in turns, the first at random, as far as there is something of each."""
         yes = [_is_there(str(n), "Yes") for n in rng.permutation([f.attribute for f in found if f.present])]
-        no = [_is_there(n, "No") for n in self._absent(found, rng)]
+        no = [_is_there(n, "No") for n in absent(self.lexicon, found, rng)]
         first, second = (yes, no) if rng.random() < 0.5 else (no, yes)
         both = [pair for two in zip(first, second) for pair in two]
         return both + first[len(second) :] + second[len(first) :]
 
     def _choice(self, found: Sequence[Finding], level: str, rng: np.random.Generator) -> list[Closed]:
-        made, wrong = [], self._absent(found, rng)[: self.distractors]
+        made, wrong = [], absent(self.lexicon, found, rng)[: self.distractors]
         present = [f for f in found if f.present]
         if present and wrong:
             answer = present[int(rng.integers(len(present)))].attribute
@@ -82,12 +74,21 @@ class RulesWriter:
         for finding in (f for f in found if f.present and f.when):
             others = [t for t in self.lexicon.times if t != finding.when][: self.distractors]
             made.append(_ask(f"When does the {finding.attribute} appear in this video?", finding.when, others))
-        timely = [n for n, a in self.lexicon.attributes.items() if a.category == "Temporal"]
+        timely = [n for n, a in self.lexicon.attributes.items() if a.temporal]
         shown = [f.attribute for f in found if f.present and f.attribute in timely]
-        wrong = [n for n in self._absent(found, rng) if n in timely]
+        wrong = [n for n in absent(self.lexicon, found, rng) if n in timely]
         if shown and wrong:
             made.append(_ask("Which problem does the motion of this video have?", shown[0], wrong[: self.distractors]))
         return made
+
+
+def absent(lexicon: Lexicon, found: Sequence[Finding], rng: np.random.Generator) -> list[str]:
+    """Attributes that are not there: those a clause denies first, then the unmentioned, each in random order."""
+    present = {f.attribute for f in found if f.present}
+    near = present.union(*(lexicon.attributes[name].alike for name in present))
+    denied = [f.attribute for f in found if not f.present and f.attribute not in present]
+    silent = [n for n in lexicon.attributes if n not in near and n not in denied]
+    return [str(x) for x in (*rng.permutation(denied), *rng.permutation(silent))]
 
 
 def _is_there(name: str, answer: str) -> YesNo:
@@ -99,7 +100,7 @@ def _ask(question: str, answer: str, wrong: Sequence[str]) -> Closed:
 
 
 def _open(depiction: Depiction, found: Sequence[Finding]) -> list[Plain]:
-    made = [Plain(question="How would you describe the quality of this video?", answer=_closed(depiction.overall))]
+    made = [Plain(question="How would you describe the quality of this video?", answer=sentence(depiction.overall))]
     bad, good = _clauses(found, True), _clauses(found, False)
     if bad:
         made.append(Plain(question="What degrades the quality of this video?", answer=bad))
@@ -110,7 +111,7 @@ def _open(depiction: Depiction, found: Sequence[Finding]) -> list[Plain]:
 
 def _conversation(depiction: Depiction, found: Sequence[Finding], level: str) -> tuple[Plain, ...]:
     """Description, then what it says in detail, then the rating; the questions refer to what was said before."""
-    turns = [Plain(question="Please describe the quality of this video.", answer=_closed(depiction.overall))]
+    turns = [Plain(question="Please describe the quality of this video.", answer=sentence(depiction.overall))]
     worst = next((f for f in found if f.present), None)
     if worst is not None:
         turns.append(
@@ -121,7 +122,7 @@ def _conversation(depiction: Depiction, found: Sequence[Finding], level: str) ->
         if worst.when:
             turns.append(Plain(question="When does it appear?", answer=f"It appears {worst.when}."))
     if depiction.in_context:
-        more = _closed(" ".join(depiction.in_context))
+        more = sentence(" ".join(depiction.in_context))
         turns.append(Plain(question="Can you say more about a certain moment or place?", answer=more))
     if level:
         turns.append(Plain(question="How would you rate it, then?", answer=f"The quality of this video is {level}."))
@@ -132,10 +133,11 @@ def _clauses(found: Sequence[Finding], present: bool) -> str:
     """The clauses behind findings, as sentences, each once; none that also says the contrary ("sharp and shaky")."""
     mixed = {f.clause for f in found if f.present != present}
     unique = dict.fromkeys(f.clause for f in found if f.present == present and f.clause not in mixed)
-    return " ".join(_closed(c[0].upper() + c[1:]) for c in unique)
+    return " ".join(sentence(c) for c in unique)
 
 
-def _closed(text: str) -> str:
-    """A text on one line that ends like a sentence."""
+def sentence(text: str) -> str:
+    """A text on one line that begins and ends like a sentence."""
     flat = " ".join(text.split())
+    flat = flat[:1].upper() + flat[1:]
     return flat if flat.endswith((".", "!", "?")) else f"{flat}."

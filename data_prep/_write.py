@@ -1,6 +1,7 @@
 """What set writers share: seeded generators per clip, selection of clips, rows."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -12,11 +13,16 @@ def rng_of(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng(int(hashlib.sha256("/".join([str(seed), *names]).encode()).hexdigest()[:12], 16))
 
 
-def videos(clips: list[Clip], *, streaming: bool = False) -> list[Clip]:
-    """The rated video clips with (or without) a streaming timeline."""
-    return [
+def rated(clips: Iterable[Clip], *, streaming: bool = False) -> Iterator[Clip]:
+    """The rated video clips with (or without) a streaming timeline, as they come."""
+    return (
         c for c in clips if c.kind == "video" and c.mos is not None and (c.tags.get("set") == "streaming") == streaming
-    ]
+    )
+
+
+def videos(clips: Iterable[Clip]) -> list[Clip]:
+    """The rated video clips without a streaming timeline."""
+    return list(rated(clips))
 
 
 def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: str) -> Instruction:

@@ -4,38 +4,34 @@ Departs from the paper, which used GPT and publishes no prompts: a pair is check
 (data_prep/_pairs.py), letters are dealt evenly, and without a language model (`llm=rules`, the default) word lists
 write the pairs. Closed rows are answered "B. text", as the released rows are. Causal rows are the depiction and the
 level, as in the paper's figure.
-
-Rows are written in the order of the depictions, whatever order answers come in, so a run that was killed and continued
-gives the same bytes. Memory holds ids and a few depictions at a time.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Interval
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._dealer import Dealer
+from data_prep._depictions import FAILED, Job, write_all
 from data_prep._files import Parts, sha256_of
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import KINDS, Limits, Pair, Pairs, pairs_of, plain, refusal
 from data_prep._rules import RulesWriter
 from vqa2.core.config import spec
-from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.llm import BadReply, Llm, LlmError, Reply, Request, Usage, open_llm
+from vqa2.core.errors import ConfigError
+from vqa2.core.llm import BadReply, Reply, Request, open_llm
 from vqa2.core.prompts import LETTERS, open_prompt
 from vqa2.core.records import Depiction, Instruction, Turn
 from vqa2.core.run import fingerprint, git_state
 from vqa2.core.scale import level_of
 
 ALL_KINDS = (*KINDS, "causal")
-_DEPICTION = TypeAdapter(Depiction)
 
 
 @spec
@@ -80,57 +76,25 @@ class ExtendRun:
             raise ConfigError("extend.counts.conversation: 0 or 1 per depiction")
 
 
-def read_depictions(path: Path) -> Iterator[Depiction]:
-    """The depictions of a JSONL file, one at a time. DataError names file and line of the first bad one."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of depictions (docs/extend.md shows its form)")
-    seen: dict[str, int] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                made = _DEPICTION.validate_json(line.decode("utf-8"))
-            except UnicodeDecodeError as err:
-                raise DataError(f"{path}:{number}: not UTF-8 (byte {err.start}); convert the file first") from None
-            except ValidationError as err:
-                first = err.errors()[0]
-                where = ".".join(str(x) for x in first["loc"]) or "row"
-                raise DataError(f"{path}:{number}: {where}: {first['msg'].lower()}") from None
-            if made.id in seen:
-                raise DataError(f"{path}:{number}: id {made.id!r} is that of line {seen[made.id]}")
-            if not made.overall.strip():
-                raise DataError(f"{path}:{number}: overall: empty")
-            if made.mos is not None and not 0 <= made.mos <= 100:
-                raise DataError(f"{path}:{number}: mos: {made.mos} is not on 0-100; scale it first")
-            seen[made.id] = number
-            yield made
-    if not seen:
-        raise DataError(f"{path}: holds no depictions")
-
-
 def extend(run: ExtendRun, console: Console) -> dict[str, Any]:
     """Writes rows, refused pairs and the manifest, which it returns. DataError where depictions stay without an
     answer."""
-    source = Path(run.depictions)
-    total = sum(1 for _ in read_depictions(source))
-    llm = open_llm(run.llm, Path(run.cache), "llm")
-    if llm is not None:
-        _show_estimate(run, llm, console)
-    with Parts(Path(run.out), ("extended.jsonl", "rejected.jsonl", "failed.jsonl")) as parts:
+    rules = RulesWriter(run.lexicon, run.counts, run.distractors, run.limits.turns, run.seed)
+    job = Job(
+        depictions=Path(run.depictions),
+        llm=open_llm(run.llm, Path(run.cache), "llm"),
+        request_of=partial(request_of, run),
+        by_rules=rules.write,
+        max_cost=run.max_cost,
+        give_up_after=run.give_up_after,
+        tolerate=run.tolerate,
+    )
+    files = ("extended.jsonl", "rejected.jsonl", FAILED)
+    with Parts(Path(run.out), files) as parts:
         tally = _Tally(run, parts)
-        columns = (TextColumn("depictions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("depictions", total=total)
-            for depiction, outcome in _outcomes(run, llm):
-                tally.add(depiction, outcome)
-                bar.advance(task)
-        if tally.failed > run.tolerate:
-            parts.keep("failed.jsonl")
-            raise DataError(
-                f"{run.out}: {tally.failed} of {total} depictions have no answer (failed.jsonl lists them); the same "
-                "command asks for those alone, extend.tolerate finishes without them"
-            )
-        parts.keep("extended.jsonl", "rejected.jsonl", "failed.jsonl")
-    manifest = tally.manifest(total)
+        total, failed = write_all(job, parts, tally.add, console)
+        parts.keep(*files)
+    manifest = tally.manifest(total, failed)
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (Path(run.out) / "extended.manifest.json").write_text(text, encoding="utf-8")
     return manifest
@@ -150,31 +114,11 @@ def request_of(run: ExtendRun, depiction: Depiction) -> Request:
     return Request(messages=messages, schema=Pairs, seed=run.seed)
 
 
-def _outcomes(run: ExtendRun, llm: Llm | None) -> Iterator[tuple[Depiction, Reply | LlmError]]:
-    """Depictions with what was written about them, in the order of the file."""
-    source = Path(run.depictions)
-    if llm is None:
-        writer = RulesWriter(run.lexicon, run.counts, run.distractors, run.limits.turns, run.seed)
-        for depiction in read_depictions(source):
-            yield depiction, Reply(text="", parsed=writer.write(depiction), cached=True, usage=Usage())
-        return
-    requests = (request_of(run, d) for d in read_depictions(source))
-    yield from zip(read_depictions(source), llm.chat_all(requests, lambda: None, run.give_up_after), strict=True)
-
-
-def _show_estimate(run: ExtendRun, llm: Llm, console: Console) -> None:
-    made = llm.estimate(request_of(run, d) for d in read_depictions(Path(run.depictions)))
-    console.print(str(made), markup=False)
-    if run.max_cost is not None and (made.cost is None or made.cost > run.max_cost):
-        known = "unknown (set llm.price_prompt and llm.price_completion)" if made.cost is None else f"{made.cost:.2f}"
-        raise ConfigError(f"extend.max_cost: {run.max_cost:.2f}, but the run may cost {known}")
-
-
 class _Tally:
     """Writes rows and counts what becomes of every pair."""
 
     def __init__(self, run: ExtendRun, parts: Parts) -> None:
-        self.run, self.parts, self.failed = run, parts, 0
+        self.run, self.parts = run, parts
         self.dealer = Dealer(run.seed, "extend")
         self.got: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -183,12 +127,8 @@ class _Tally:
         self.answers: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
 
-    def add(self, depiction: Depiction, outcome: Reply | LlmError) -> None:
+    def add(self, depiction: Depiction, outcome: Reply | BadReply) -> None:
         """Rows of one depiction; refused replies and pairs go to rejected.jsonl."""
-        if isinstance(outcome, LlmError) and not isinstance(outcome, BadReply):
-            self.failed += 1
-            self.parts.write("failed.jsonl", {"depiction": depiction.id, "reason": str(outcome)})
-            return
         for text, reason in outcome.rejected:
             self._refuse(depiction, "reply", text, f"not the schema: {reason}")
         if isinstance(outcome, Reply):
@@ -259,16 +199,16 @@ class _Tally:
         row: Mapping[str, Any] = {"depiction": depiction.id, "kind": kind, "what": what, "reason": reason}
         self.parts.write("rejected.jsonl", row)
 
-    def manifest(self, total: int) -> dict[str, Any]:
+    def manifest(self, total: int, failed: int) -> dict[str, Any]:
         """Counts of everything; no times, so that equal runs give equal files."""
         shape = {key: value for key, value in self.run.llm.items() if key not in ("concurrency", "timeout_s")}
         return {
             "set": "extended",
             "depictions": total,
-            "failed": self.failed,
+            "failed": failed,
             "rows": sum(self.got.values()),
             "kinds": dict(self.got),
-            "expected": {kind: count * (total - self.failed) for kind, count in self.run.counts.items()},
+            "expected": {kind: count * (total - failed) for kind, count in self.run.counts.items()},
             "not written": {kind: count for kind, count in self.without.items() if count},
             "refused": dict(self.refused),
             "right answers at": dict(self.places),

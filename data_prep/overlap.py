@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep._files import recorded_media
 from data_prep._names import NameRules, read_names, same_names
 from vqa2.core.errors import DataError
 
@@ -20,7 +21,7 @@ def overlap(root: Path, held_out: Iterable[str], rules: NameRules) -> list[tuple
     `held_out`: further lists, in any form that `leaks` reads; `rules`: those of conf/leaks.yaml.
     """
     train = _media(root, "train")
-    hashes = _recorded_hashes(root)
+    hashes = recorded_media(root)
     found = []
     for name, others in [("the test sets", _media(root, "test")), *((p, read_names(Path(p), rules)) for p in held_out)]:
         found += [(clip, name) for clip in sorted(train.intersection(others))]
@@ -58,11 +59,3 @@ def _media(root: Path, split: str) -> set[str]:
                 except (json.JSONDecodeError, KeyError, TypeError):
                     raise DataError(f"{path}:{number}: no instruction row") from None
     return found - {None}
-
-
-def _recorded_hashes(root: Path) -> dict[str, str]:
-    """Media name -> sha256 as the media index has them; empty where the root has no index."""
-    path = root / "media" / "index.json"
-    if not path.is_file():
-        return {}
-    return {e["clip"]["path"]: e["sha256"] for e in json.loads(path.read_text(encoding="utf-8")).values()}

@@ -10,8 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._build import making
+from data_prep._manifest import write_label_manifest
+from data_prep.labels import LabelRun, Streams
 from data_prep.manifest import check_media, check_split, counts_of, write_manifest
+from data_prep.sources.labelled import Labelled
+from data_prep.sources.mixture import Mixture, Plan, alone
 from vqa2.core.config import build, spec
+from vqa2.core.errors import ConfigError
 from vqa2.core.records import Clip, write_jsonl
 from vqa2.core.run import fingerprint
 
@@ -22,12 +27,14 @@ Standing = Literal["absent", "incomplete", "other", "complete"]
 @spec
 class DataPrepRun:
     """`source` and `sets` are components by name; `root` is the folder that the source reads, where it
-    reads one; everything is written under `out`; `workers` processes."""
+    reads one; everything is written under `out`; `workers` processes. `media`, of sources that are label files: `probe`
+    opens and hashes every clip, `skip` looks at none."""
 
     source: dict[str, Any]
     sets: dict[str, dict[str, Any]]
     root: str | None
     out: str
+    media: Literal["probe", "skip"]
     seed: Annotated[int, Ge(0)]
     workers: Annotated[int, Ge(1)]
 
@@ -52,6 +59,9 @@ def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     root, console = Path(run.out), Console(stderr=True, highlight=False, soft_wrap=True)
     source = build("source", run.source, "source")
     writers = {key: build("set", values, f"sets.{key}") for key, values in run.sets.items()}
+    if isinstance(source, Labelled | Mixture):
+        plan = alone(source, list(writers)) if isinstance(source, Labelled) else source.plan()
+        return _prepare_labels(run, plan, writers, console if progress else None)
     media = fingerprint([run.source, run.seed, making()])
     check_media(root, set(writers), media)
     clips, excluded, reused = _clips(source, run, console if progress else None)
@@ -70,11 +80,54 @@ def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     return summary
 
 
+def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], console: Console | None) -> dict[str, Any]:
+    """The sets of datasets with label files; returns the summary, which also counts sets written before."""
+    for key, writer in writers.items():
+        if not isinstance(writer, Streams):
+            raise ConfigError(
+                f"sets.{key}: {run.sets[key]['name']} is written from embedded clips only; see docs/data.md"
+            )
+    out, rows, marked = Path(run.out), {}, fingerprint([run.source, run.seed, run.media])
+    out.mkdir(parents=True, exist_ok=True)
+    before = json.loads((out / MARKER).read_text(encoding="utf-8")) if (out / MARKER).is_file() else {}
+    labels = LabelRun(plan, Path(run.root or run.out), out, seed=run.seed, media=run.media, workers=run.workers)
+    try:
+        with Progress(*_columns("rows read"), console=console, disable=console is None) as bar:
+            task = bar.add_task("rows", total=None)
+            labels.scan_parts(writers, lambda count: bar.advance(task, count))
+        for key, writer in writers.items():
+            (out / MARKER).unlink(missing_ok=True)
+            account = labels.write_set(key, writer)
+            manifest = write_label_manifest(labels, key, run.sets[key], account)
+            rows[key] = manifest["rows"]
+            if console is not None:
+                _tell(console, manifest)
+    finally:
+        labels.close()
+    kept = before.get("sets", {}) if before.get("media") == marked else {}
+    summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": {**kept, **rows}}
+    (out / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _tell(console: Console, manifest: dict[str, Any]) -> None:
+    """One line per set, and one per dataset whose label files are not as long as they should be."""
+    rows = ", ".join(f"{split} {count}" for split, count in manifest["rows"].items())
+    left = sum(manifest["excluded"].values())
+    console.print(f"{manifest['set']}: {rows} rows; {left} left out ({manifest['set']}.excluded.jsonl)", markup=False)
+    for name, held in manifest["sources"].items():
+        if held["found"] != held["expected"]:
+            console.print(f"{name}: found {held['found']}, expected {held['expected']}", markup=False)
+
+
+def _columns(what: str) -> tuple:
+    return (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
 def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list[Clip], list[tuple[str, str]], int]:
     """The source's clips and exclusions, and how many files it reused; with a bar where there is a console."""
     counts: list[int] = []
-    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console is None) as bar:
+    with Progress(*_columns("clips"), console=console, disable=console is None) as bar:
         task = bar.add_task("clips", total=None)
 
         def advance(done: int, total: int) -> None:

@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.agentic import AgenticRun
+from data_prep.agentic_eval import EvalRun as AgenticEvalRun
+from data_prep.check import CheckRun
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
+from data_prep.sources.labelled import Labelled
+from data_prep.sources.mixture import Mixture
 from vqa2.agents.compare import CompareRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
@@ -33,7 +38,7 @@ def check(path: Path) -> None:
         train("stage=distortion", f"hparams@stage=ablation/{name}")
     elif group.startswith("hparams/"):
         train(f"stage={name}", f"preset={group.split('/')[1]}")
-    elif group in ("stage", "model", "data", "engine", "preset"):
+    elif group in ("stage", "model", "data", "engine", "preset", "evaluation"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
         given = train("stage=grpo").stage["rewards"]
@@ -41,6 +46,8 @@ def check(path: Path) -> None:
             given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
         )
         build("reward", rewards[name], f"stage.rewards.{name}")
+    elif group in ("tools", "wording"):
+        decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")
     elif group == "lexicon":
         decode(ExtendRun, composed("extend", ["depictions=x", f"lexicon={name}"]), "extend")
     elif group == "llm":
@@ -61,7 +68,12 @@ def check(path: Path) -> None:
         extra = ["root=clips"] if name == "folder" else []
         chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
         made = decode(DataPrepRun, composed("data_prep", [*chosen, *extra]), "data_prep")
-        build("source", made.source, "source")
+        source = build("source", made.source, "source")
+        if isinstance(source, Mixture):
+            source.plan()
+        if isinstance(source, Labelled):
+            assert source.variant == name, "a dataset is known by the name of its file"
+            build("reader", source.reader, "source.reader")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
     elif group in ("priors", "voice", "summary"):
@@ -84,7 +96,10 @@ def check(path: Path) -> None:
             "experts": lambda: composed("experts", []),
             "routing": lambda: decode(CompareRun, composed("routing", []), "routing"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
+            "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),
+            "agentic_eval": lambda: decode(AgenticEvalRun, composed("agentic_eval", []), "agentic_eval"),
             "extend": lambda: decode(ExtendRun, composed("extend", ["depictions=x"]), "extend"),
+            "check": lambda: decode(CheckRun, composed("check", ["out=x"]), "check"),
             "leaks": lambda: decode(LeaksRun, composed("leaks", ["a=x", "b=y"]), "leaks"),
         }
         assert not group, f"{path}: no test composes this file"

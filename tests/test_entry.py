@@ -11,9 +11,13 @@ import av
 import numpy as np
 import pytest
 from small import SMALL_MODEL
+from typer.testing import CliRunner
 
 from vqa2 import load
+from vqa2.cli import app
+from vqa2.core.config import build
 from vqa2.core.errors import DataError, MediaError
+from vqa2.core.records import Query
 from vqa2.launch import composed
 from vqa2.train.plan import train
 
@@ -83,6 +87,20 @@ def test_scoring_from_python_equals_the_command(trained, data_root, tmp_path):
         assert sum(score.levels) == pytest.approx(1, abs=1e-5)
         weighted = sum(w * p for w, p in zip((1, 0.75, 0.5, 0.25, 0), score.levels, strict=True))
         assert score.score01 == pytest.approx(weighted, abs=1e-6)
+
+
+def test_reasoned_scores_are_alike_in_python_command_and_benchmark(trained, data_root, monkeypatch):
+    """The small model writes no rating: the same failure, with the same text, wherever it is asked."""
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    values = composed("eval", ["predictor=reasoning", "predictor.max_new_tokens=8"])["predictor"]
+    predictor = build("predictor", values | {"folder": str(trained / "model")}, "predictor").open()
+    (answer,) = predictor.score([Query(id="q", path=clip, kind="video")])
+    monkeypatch.setattr("vqa2.api.composed", lambda *_: {"predictor": values})
+    with pytest.raises(MediaError, match="unreadable rating") as caught:
+        load(str(trained), reasoning=True).score(clip)
+    assert answer.error == caught.value.reason
+    done = CliRunner().invoke(app, ["score", str(clip), "--reasoning", "--model", str(trained)])
+    assert answer.error in done.stderr
 
 
 def test_a_description_is_text(trained, data_root):

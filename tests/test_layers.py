@@ -10,6 +10,7 @@ FILES = sorted(p for d in ("vqa2", "data_prep") for p in (ROOT / d).rglob("*.py"
 ENTRY = {
     "vqa2/launch.py",
     "vqa2/evaluate.py",
+    "vqa2/lmms.py",
     "vqa2/tables.py",
     "vqa2/api.py",
     "vqa2/cli.py",
@@ -27,8 +28,11 @@ OURS = {
     "vqa2/llms": {"vqa2.core", "vqa2.llms"},
     "vqa2/agents": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.agents"},
     "vqa2/experts": {"vqa2.core", "vqa2.data", "vqa2.experts"},
-    "vqa2/predictors": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.experts", "vqa2.agents", "vqa2.predictors"},
-    "vqa2/train": {"vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train"}
+    "vqa2/predictors": {
+        f"vqa2.{part}" for part in ("core", "data", "experts", "agents", "model", "rewards", "predictors")
+    },
+    # vqa2.bench is torch-free: a Trainer callback asks benchmarks of the model in training.
+    "vqa2/train": {"vqa2.bench", "vqa2.core", "vqa2.data", "vqa2.model", "vqa2.rewards", "vqa2.train"}
     | {"data_prep.run", "data_prep.overlap"},
     "data_prep": {"vqa2.core", "data_prep"},
 }

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqa2.core.config import decode
+from vqa2.core.config import build
 from vqa2.core.errors import MediaError
 from vqa2.core.prompts import open_prompt
 from vqa2.core.records import Answer, Query
-from vqa2.data.video import VideoSpec
 from vqa2.launch import composed
-from vqa2.model.predict import ModelPredictor, kind_of
+from vqa2.model.predict import kind_of
 
 DESCRIBE = "Describe the quality of this video."
 
@@ -17,11 +16,12 @@ DESCRIBE = "Describe the quality of this video."
 @dataclass(frozen=True)
 class Score:
     """`score01` in [0, 1], larger is better; `score100` is the same on 0-100; `levels` are the probabilities of high,
-    good, fair, poor, low."""
+    good, fair, poor, low, or None where the score was reasoned; `text` is then what was written."""
 
     path: str
     score01: float
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] | None
+    text: str | None = None
 
     @property
     def score100(self) -> float:
@@ -29,18 +29,20 @@ class Score:
 
 
 class Model:
-    """A trained model behind three verbs. Raises MediaError for a file that cannot be read."""
+    """A trained model behind three verbs; underneath, the benchmarks' own predictors. Raises MediaError for a file that
+    cannot be read or gets no readable rating."""
 
-    def __init__(self, folder: str, device: str) -> None:
+    def __init__(self, folder: str, device: str, reasoning: bool) -> None:
         path = Path(folder)
         inner = path / "model"
-        video = decode(VideoSpec, composed("eval", [])["predictor"]["video"], "predictor.video")
-        self._predictor = ModelPredictor(inner if inner.is_dir() else path, video, device, max_new_tokens=256)
+        values = composed("eval", [f"predictor={'reasoning' if reasoning else 'model'}"])["predictor"]
+        chosen = {"folder": str(inner if inner.is_dir() else path), "device": device}
+        self._predictor = build("predictor", {**values, **chosen}, "predictor").open()
 
     def score(self, path: str | Path) -> Score:
-        """Quality of one clip or image by level softmax (one prefill)."""
+        """Quality of one clip or image, by level softmax (one prefill) or by a written thought and rating."""
         answer = self._one(path, None)
-        return Score(str(path), answer.score01, answer.levels)
+        return Score(str(path), answer.score01, answer.levels, answer.text)
 
     def ask(self, path: str | Path, question: str) -> str:
         """The answer to a free question about one clip."""

@@ -1,4 +1,4 @@
-"""The `vqa2` command: score, describe, ask and convert. Training and evaluation are train.py and eval.py."""
+"""The `vqa2` command: score, describe, ask, convert and doctor. Training and evaluation are train.py and eval.py."""
 
 import csv
 import sys
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from vqa2.core.errors import MediaError, UserError
+from vqa2.core.errors import ConfigError, MediaError, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Video quality assessment with a trained model.")
 out = Console(highlight=False)
@@ -26,27 +26,30 @@ def score(
     csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write")] = None,
     model: MODEL = "runs/tiny/scoring",
     device: DEVICE = "cpu",
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="think in words first (models of stage grpo)")] = False,
 ) -> None:
     """Scores clips (0-100, larger is better). A file that cannot be read is listed with its reason, never scored."""
     from vqa2.core.scale import LEVELS
     from vqa2.model.predict import media_files
 
     files = media_files(target)
-    loaded = _load(model, device)
+    loaded = _load(model, device, reasoning)
+    extra = ["text"] if reasoning else [f"p_{level}" for level in LEVELS]
     rows, failed = [], []
     for path in track(files, "scoring", console=err):
         try:
             made = loaded.score(path)
         except MediaError as problem:
             failed.append(str(problem))
-            rows.append([str(path), "", *[""] * len(LEVELS), problem.reason])
+            rows.append([str(path), "", *[""] * len(extra), problem.reason])
             continue
-        rows.append([str(path), f"{made.score100:.3f}", *(f"{p:.4f}" for p in made.levels), ""])
+        shown = [made.text] if reasoning else [f"{p:.4f}" for p in made.levels]
+        rows.append([str(path), f"{made.score100:.3f}", *shown, ""])
         out.print(f"{made.score100:6.2f}  {path}", soft_wrap=True)
     if csv_file is not None:
         with csv_file.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
-            writer.writerow(["path", "score_0_100", *(f"p_{level}" for level in LEVELS), "error"])
+            writer.writerow(["path", "score_0_100", *extra, "error"])
             writer.writerows(rows)
     err.print(f"scored {len(files) - len(failed)} of {len(files)} files, scale 0-100, larger is better")
     for line in failed:
@@ -130,6 +133,35 @@ def convert(
     out.print(f"written: {target}")
 
 
+@app.command()
+def doctor(
+    settings: Annotated[
+        list[str], typer.Argument(help="data=<source> and settings of data_prep, such as root=<folder>")
+    ],
+) -> None:
+    """Says what of a data source is there, missing or broken, where it comes from, and the disk it needs. Exit code 2
+    where anything is missing or broken."""
+    from data_prep.doctor import diagnose, verdict
+    from data_prep.run import DataPrepRun
+    from vqa2.core.config import build, decode
+    from vqa2.launch import composed, options, pop, split_arguments
+
+    overrides = split_arguments(settings)
+    name = pop(overrides, "data")
+    if name is None:
+        raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
+    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
+    found = diagnose(run, build("source", run.source, "source"))
+    for file in found.missing:
+        out.print(f"missing: {file}", markup=False, soft_wrap=True)
+    for file, reason in found.broken:
+        out.print(f"broken: {file}: {reason}", markup=False, soft_wrap=True)
+    good = found.wanted - len(found.missing) - len(found.broken)
+    for line in (*found.notes, f"{name}: {good} of {found.wanted} files are there and whole"):
+        err.print(line, markup=False, soft_wrap=True)
+    verdict(name, found)
+
+
 def _program(
     name: str, target: Path, question: str | None, settings: list[str], html: Path | None, reference: Path | None = None
 ) -> None:
@@ -161,10 +193,10 @@ def _program(
     out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
 
 
-def _load(folder: str, device: str):
+def _load(folder: str, device: str, reasoning: bool = False):
     from vqa2 import load
 
-    return load(folder, device)
+    return load(folder, device, reasoning=reasoning)
 
 
 def main() -> None:

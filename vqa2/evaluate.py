@@ -6,8 +6,9 @@ An entry-point module: the only place where benchmarks, predictors and training 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import yaml
 from annotated_types import Ge
@@ -16,17 +17,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._items import Benchmark
 from vqa2.bench._judge import Judge
+from vqa2.bench._matrix import read_rows
+from vqa2.bench._paper import difference_group
 from vqa2.bench._report import write_html
-from vqa2.bench._runner import REPORT, write_report
+from vqa2.bench._runner import ALONE, REPORT, Shard, write_report
 from vqa2.bench._runner import run as run_benchmark
-from vqa2.bench._samples import draw
+from vqa2.bench._samples import draw, worst
 from vqa2.bench._summary import Point, RunSummary, Sample, Stage
 from vqa2.bench._table import table, write_markdown
+from vqa2.bench._wandb import log_tables
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
-from vqa2.core.records import Answer, Metric, Report
-from vqa2.core.run import DONE, environment
+from vqa2.core.records import Answer, Report
+from vqa2.core.run import DONE, environment, rank, wandb_mode, world_size
 from vqa2.predictors.saved import SavedPredictor
 
 DATA_NOTE = (
@@ -36,11 +41,19 @@ DATA_NOTE = (
 
 
 @spec
+class EvalLog:
+    """`wandb`: disabled, offline or online."""
+
+    wandb: Literal["disabled", "offline", "online"]
+    project: str
+
+
+@spec
 class EvalRun:
     """`benchmarks` and `predictor` are components by name; with predictor `model` and folder `auto`, `stages` says
-    which stage's model of `run` answers which benchmark. `samples` answers are shown in the report. `against`: saved
-    answers that scoring benchmarks are tested against, item by item. `llm`, `second_llm`: what `judge` grades open
-    answers with."""
+    which stage's model of `run` answers which benchmark. `against`: saved answers that the new ones are tested
+    against, item by item. `llm`, `second_llm`: what `judge` grades open answers with. `samples` random and the `worst`
+    answers of each benchmark are shown in the report."""
 
     benchmarks: dict[str, dict[str, Any]]
     predictor: dict[str, Any]
@@ -53,7 +66,9 @@ class EvalRun:
     llm: dict[str, Any]
     second_llm: dict[str, Any]
     judge: Judge
+    log: EvalLog
     samples: Annotated[int, Ge(0)]
+    worst: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
 
 
@@ -64,9 +79,6 @@ class Scored(Protocol):
     def points(self, items, answers) -> list[Point]:
         """One point per scored item."""
 
-    def compare(self, items, answers, others) -> tuple[Metric, ...]:
-        """Metrics of `answers` minus those of `others`, with significance."""
-
 
 @dataclass
 class _Page:
@@ -75,25 +87,36 @@ class _Page:
     reports: list[Report] = field(default_factory=list)
     points: dict[str, list[Point]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
-    samples_note: str = ""
+    worst: dict[str, list[Sample]] = field(default_factory=dict)
 
 
 def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
-    """Runs every benchmark, prints the table, writes `<runs>/<run>/eval/` and the page `report.html`.
+    """Runs every benchmark, prints the table, writes `<runs>/<run>/eval/` and the page `report.html`; started by
+    torchrun, the processes share the items and the first one reports (the others return nothing).
 
     `ensure(stage)` trains a stage of the run that is missing, or raises.
     """
-    home, page = Path(made.runs) / made.run, _Page()
+    home, page, shard = Path(made.runs) / made.run, _Page(), _shard()
     for key, values in made.benchmarks.items():
         benchmark = build("benchmark", values, f"benchmarks.{key}")
         predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
         out = home / "eval" / key
-        report, answers = _run(benchmark, predictor, out, key), read_answers(out / ANSWERS)
-        if made.against is not None and isinstance(benchmark, Scored):
+        report = _run(benchmark, predictor, out, key, shard)
+        if report is None:
+            continue
+        answers = read_answers(out / ANSWERS)
+        if made.against is not None:
             report = _compared(report, benchmark, answers, made.against)
             write_report(out / REPORT, report)
         page.reports.append(report)
         _collect(page, benchmark, report, answers, made)
+    if page.reports:
+        _publish(made, home, page)
+    return page.reports
+
+
+def _publish(made: EvalRun, home: Path, page: _Page) -> None:
+    """The table on the terminal and in Markdown, the page, and a wandb run where that is on."""
     # Into a file or a pipe the table keeps its columns; a terminal has its own width.
     console = Console() if Console().is_terminal else Console(width=160)
     console.print(table(page.reports))
@@ -103,14 +126,30 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         stages=_stages(home),
         points=page.points,
         samples=page.samples,
-        samples_note=page.samples_note,
+        samples_note="drawn at random with the seed of this evaluation",
+        worst=page.worst,
+        abilities=read_rows(home),
         ablation=_ablation(made),
         environment=environment(made.seed),
         config=yaml.safe_dump(json.loads(TypeAdapter(EvalRun).dump_json(made)), sort_keys=False),
     )
     write_html(home / "report.html", f"vqa2: {made.run}", page.reports, summary)
+    if made.log.wandb != "disabled":
+        wandb_mode(made.log.wandb)
+        log_tables(made.log.project, f"{made.run}-eval", page.reports, page.worst, home)
     console.print(f"report: {home / 'report.html'}")
-    return page.reports
+
+
+def _shard() -> Shard:
+    """This process among those that torchrun started; they meet through a process group of their own."""
+    if world_size() == 1:
+        return ALONE
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        # The slowest process may take hours longer than the first to come to a barrier.
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+    return Shard(rank(), world_size(), dist.barrier)
 
 
 def _resolved(made: EvalRun, key: str, home: Path, ensure: Callable[[str], None]) -> dict[str, Any]:
@@ -125,32 +164,32 @@ def _resolved(made: EvalRun, key: str, home: Path, ensure: Callable[[str], None]
     return {**made.predictor, "folder": str(home / stage / "model")}
 
 
-def _run(benchmark, predictor, out: Path, key: str) -> Report:
+def _run(benchmark, predictor, out: Path, key: str, shard: Shard) -> Report | None:
     columns = (TextColumn(key), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=shard.rank > 0) as bar:
         task = bar.add_task(key, total=None)
         return run_benchmark(
-            benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total)
+            benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total), shard
         )
 
 
-def _compared(report: Report, benchmark, answers: dict[str, Answer], against: str) -> Report:
+def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], against: str) -> Report:
     """The report with the differences to saved answers as one more group."""
-    items = benchmark.items()
-    others = SavedPredictor(Path(against)).score([item.query for item in items])
+    items, saved = benchmark.items(), SavedPredictor(Path(against))
+    others = [(saved.score if i.mode == "score" else saved.answer)([i.query])[0] for i in items]
     made = benchmark.compare(items, [answers[i.query.id] for i in items], others)
-    return replace(report, groups={**report.groups, f"difference to {against}": made})
+    return replace(report, groups={**report.groups, difference_group(against): made})
 
 
 def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:
-    """Scatter points of scoring benchmarks, sample answers of question benchmarks."""
+    """Scatter points of scoring benchmarks, sample answers of question benchmarks, the worst items of all."""
     items = benchmark.items()
-    ordered = [answers[i.query.id] for i in items]
+    pairs = [(i, answers[i.query.id]) for i in items]
     if isinstance(benchmark, Scored):
-        page.points[report.benchmark] = benchmark.points(items, ordered)
-    elif "reference" in items[0].target and made.samples:
-        page.samples += draw(items, ordered, report.marks, count=made.samples, seed=made.seed, width_px=160)
-        page.samples_note = "drawn at random with the seed of this evaluation"
+        page.points[report.benchmark] = benchmark.points(items, [a for _, a in pairs])
+    elif "reference" in items[0].target:
+        page.samples += draw(pairs, report.marks, count=made.samples, seed=made.seed)
+    page.worst[report.benchmark] = worst(pairs, report.marks, count=made.worst, seed=made.seed)
 
 
 def _stages(home: Path) -> list[Stage]:

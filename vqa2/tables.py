@@ -7,8 +7,8 @@ comparison on the embedded data, never beside the paper's figures.
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -25,11 +25,9 @@ from vqa2.launch import composed, conf_dir, options, pop
 
 @spec
 class TableRun:
-    """`runs`: folder of the run folders; `out`: where the table's four files go; `preset` chooses a table of the
-    embedded data where there is one."""
+    """`runs`: folder of the run folders; `out`: where the table's four files go, called `name`."""
 
     name: str
-    preset: Literal["tiny", "paper"]
     runs: str
     out: str
     table: PaperTable
@@ -40,7 +38,7 @@ def main(overrides: list[str]) -> None:
     made = decode(TableRun, composed("table", _chosen(overrides)), "table")
     if made.table.produce:
         _produce(made)
-    cells = make_cells(made.table, lambda run, benchmark: _report(made, run, benchmark), _missing)
+    cells = make_cells(made.table, lambda run, benchmark: _report(made, run, benchmark), cache(_missing))
     texts = {"md": markdown(made.table, cells), "tex": latex(made.table, cells),
              "csv": as_csv(cells), "html": page(made.table, cells)}  # fmt: skip
     folder = Path(made.out)
@@ -56,12 +54,15 @@ def main(overrides: list[str]) -> None:
 
 
 def _chosen(overrides: list[str]) -> list[str]:
-    """The overrides with `table=` turned into the choice that the preset makes, and its name."""
+    """The overrides with `table=` and `preset=` turned into a choice and its name: with preset=tiny, the default, the
+    table of the embedded data where there is one. (`preset` is a config group of training, no key of a table.)"""
     rest = list(overrides)
     name, known = pop(rest, "table") or "", options("table")
     if name not in known:
         raise ConfigError(f"table={name}: no such table{suggest(name, known)}")
-    preset = next((o.partition("=")[2] for o in rest if o.startswith("preset=")), "tiny")
+    preset = pop(rest, "preset") or "tiny"
+    if preset not in options("preset"):
+        raise ConfigError(f"preset={preset}: no such preset{suggest(preset, options('preset'))}")
     embedded = preset == "tiny" and (conf_dir() / "table" / "tiny" / f"{name}.yaml").is_file()
     return [f"table={'tiny/' if embedded else ''}{name}", f"name={name}{'-tiny' if embedded else ''}", *rest]
 
@@ -84,8 +85,10 @@ def _report(made: TableRun, run: str, benchmark: str) -> Report | None:
 
 
 def _missing(benchmark: str) -> list[str]:
-    """The input files that a benchmark of conf/ lacks."""
+    """The input files that a benchmark of conf/ lacks, with the command that makes them where there is one."""
     if benchmark not in options("benchmark"):
         return [f"the benchmark {benchmark} (not in conf/benchmark)"]
     values = composed("eval", [f"benchmark={benchmark}"])["benchmarks"][benchmark]
-    return [str(path) for path in build("benchmark", values, benchmark).inputs() if not path.exists()]
+    lacking = [str(path) for path in build("benchmark", values, benchmark).inputs() if not path.exists()]
+    made = f" (`{values['prepare']}`)" if values.get("prepare") else ""
+    return [f"{path}{made}" for path in lacking]

@@ -1,6 +1,7 @@
 """Sets `distortion_spatial` and `distortion_temporal` (VQA² stage 1): 11 spatial distortions on stills, 2 motion
 distortions on clips."""
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from data_prep._degrade import TEMPORAL
@@ -18,11 +19,13 @@ class DistortionSet:
     answer: str
 
     def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
-        rows = []
+        return by_split(list(self.stream(clips, seed)))
+
+    def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction]:
+        """The rows as the clips come."""
         for clip in clips:
             if not clip.distortions or clip.tags.get("set") == "streaming":
                 continue
             name = clip.distortions[0].name
             if clip.kind == self.kind and (clip.kind == "video") == (name in TEMPORAL):
-                rows.append(row(clip, "distortion", "", self.question, self.answer.format(name=name)))
-        return by_split(rows)
+                yield row(clip, "distortion", "", self.question, self.answer.format(name=name))

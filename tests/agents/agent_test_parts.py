@@ -30,6 +30,9 @@ class Told:
     def missing(self) -> str:
         return ""
 
+    def content(self) -> str:
+        return ""
+
     def open(self):
         return self
 

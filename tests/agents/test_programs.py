@@ -21,7 +21,7 @@ from vqa2.experts.base import Media
 from vqa2.experts.calibration import Material, fit
 from vqa2.experts.pool import PoolSpec
 from vqa2.launch import composed
-from vqa2.model.predict import ModelPredictor
+from vqa2.model.predict import Inference, ModelPredictor
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,9 @@ def test_a_page_shows_evidence_claims_and_escapes(clip, pool_of, agent_of, tmp_p
 def test_our_models_options_are_its_own_log_probabilities(small, data_root, tmp_path):
     """Against one pass over prompt and reply together."""
     model, processor = small
-    model.save_pretrained(tmp_path / "m")
-    processor.save_pretrained(tmp_path / "m")
     video = decode(VideoSpec, composed("eval", [])["predictor"]["video"], "video")
-    made = ModelPredictor(tmp_path / "m", video, "cpu", 8)
+    inference = Inference(video=video, device="cpu", max_new_tokens=8, workers=0)
+    made = ModelPredictor(model.eval(), processor, "small", "c", inference)
     path = min((data_root / "media" / "test").glob("*.mp4"))
     query = Query(id="x", path=path, kind="video", question=closed_prompt("What?", ["noise", "blur"], "text"))
     replies = ["noise.", "spatial blur."]

@@ -17,7 +17,7 @@ from vqa2.launch import composed
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("all", "scoring")
-QUESTIONS = ("qbench-video-dev", "qbench-video-test")
+QUESTIONS = ("qbench-video-dev", "qbench-video-test", "qbench-image-dev", "qbench-image-test", "agenticiqa-eval")
 FILES = sorted(p.stem for p in (CONF / "benchmark").glob("*.yaml") if p.stem not in GROUPS)
 
 

@@ -7,6 +7,7 @@ from vqa2.bench._parse import name_in
 from vqa2.bench._runner import run
 from vqa2.bench.distortion import Distortion
 from vqa2.core.errors import DataError
+from vqa2.core.records import Answer
 
 SPATIAL = ("spatial blur", "motion blur", "noise", "blur")
 TEMPORAL = ("flicker", "stuttering")
@@ -75,3 +76,22 @@ def test_an_unknown_distortion_is_an_error(made, write_set, make_row):
     write_set("a.jsonl", [make_row(0, "q", distortion="rain", variant="rain")])
     with pytest.raises(DataError, match=r"a\.jsonl: c0: tags\.distortion: 'rain' is unknown"):
         made.items()
+
+
+def test_differences_are_paired_over_what_both_answered(made):
+    right = ["noise", "motion blur", "flicker", "stuttering"]
+    items = made.items()
+    ours = [Answer(id=i.query.id, text=t) for i, t in zip(items, right)]
+    theirs = [Answer(id="c0", error="gone"), *(Answer(id=i.query.id, text=t) for i, t in
+              zip(items[1:], ["motion blur", "stuttering", "unreadable"]))]  # fmt: skip
+    found = {m.name: m for m in made.compare(items, ours, theirs)}
+    assert (found["accuracy"].value, found["accuracy"].n) == (pytest.approx(2 / 3), 3)
+    assert found["accuracy by kind / temporal"].value == 1.0
+    assert found["accuracy by kind / temporal"].note.startswith("p = 0.0645 "), (
+        "2 (1 + 0) / 31: every resample is above 0"
+    )
+    assert found["accuracy by distortion / motion blur"].value == 0.0
+    assert "accuracy by distortion / noise" not in found
+    same = made.compare(items, ours, ours)[0]
+    assert (same.value, same.note.split()[2]) == (0.0, "1")
+    assert made.compare(items, ours, [Answer(id=i.query.id, error="x") for i in items])[0].note == "undefined: no items"

@@ -35,7 +35,7 @@ def table(**changes):
         "produce": False,
         "columns": {f"{d} {m}": Column(benchmark=d, metric=("SRCC",) if m == "srcc" else ("PLCC raw",), scale=1.0)
                     for d in ("live-vqc", "lsvq-1080p", "lsvq-test", "konvid-1k") for m in ("srcc", "plcc")},
-        "measured": {"Mix": Row(run="mix", commands=("python eval.py run=mix benchmark={benchmark}",))},
+        "measured": {"Mix": Row(run="mix", minus=None, commands=("python eval.py run=mix benchmark={benchmark}",))},
     }  # fmt: skip
     return PaperTable(**(values | changes))
 
@@ -47,8 +47,8 @@ def konvid(write_set, make_row, scripted, quiet, tmp_path):
     def evaluate(count=10, label="konvid-1k", split="test", broken=()):
         rows = [make_row(n, SCORE_QUESTION, mos=9.0 * n, split=split) for n in range(count)]
         root = write_set("s.jsonl", rows)
-        made = Scoring(label=label, root=str(root), file="s.jsonl", where={}, without=(), groups=(), published_n=10,
-                       batch_size=4, bootstrap=50, seed=0)  # fmt: skip
+        made = Scoring(label=label, root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
+                       published_n=10, batch_size=4, bootstrap=50, seed=0)  # fmt: skip
         order = [0.1, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # one swap of neighbours: SRCC = 1 - 12 / 990
         predictor = scripted({f"c{n}": order[n] for n in range(count)}, broken=broken)
         return run(made, predictor, tmp_path / "out" / f"{label}-{count}-{split}-{len(broken)}", quiet)
@@ -164,13 +164,25 @@ def test_main_writes_four_files_from_reports_on_disk(konvid, tmp_path, capsys):
     assert sorted(p.suffix for p in (tmp_path / "tables").iterdir()) == [".csv", ".html", ".md", ".tex"]
     text = (tmp_path / "tables" / "vqa2-2.md").read_text()
     assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
-    assert (
-        "needs data/lsvq-test/scoring_ugc.test.jsonl; run python train.py stage=scoring preset=paper train_missing=true"
-        in text
+    needs = (
+        "needs data/lsvq-test/scoring_ugc.test.jsonl (`python -m data_prep source=vqathinker_lsvq_test set=scoring_ugc"
     )
+    assert f"{needs} out=data/lsvq-test`); run python train.py stage=scoring preset=paper train_missing=true" in text
     assert capsys.readouterr().out.startswith("# VQA², table 2")
     with pytest.raises(ConfigError, match=r"table=vqa-2: no such table \(did you mean 'vqa2-2'\?\)"):
         table_main(["table=vqa-2"])
+
+
+def test_the_preset_chooses_between_embedded_and_published(tmp_path, capsys):
+    table_main(["table=vqa2-7", "preset=paper", f"runs={tmp_path}", f"out={tmp_path}"])
+    assert capsys.readouterr().out.startswith("# VQA², table 7")
+    assert (tmp_path / "vqa2-7.md").is_file()
+    table_main(["table=vqa2-7", "table.produce=false", f"runs={tmp_path}", f"out={tmp_path}"])
+    assert capsys.readouterr().out.startswith("# Embedded data: VQA², table 7")
+    table_main(["table=vqa2-2", "preset=tiny", f"runs={tmp_path}", f"out={tmp_path}"])
+    assert capsys.readouterr().out.startswith("# VQA², table 2"), "no embedded counterpart: the published table"
+    with pytest.raises(ConfigError, match=r"preset=papr: no such preset \(did you mean 'paper'\?\)"):
+        table_main(["table=vqa2-7", "preset=papr"])
 
 
 def test_the_tables_of_the_papers_are_all_there():
@@ -194,11 +206,18 @@ def test_produce_runs_the_commands_and_stops_at_a_failure(tmp_path, capsys, writ
             f"python eval.py benchmark=synthetic benchmarks.synthetic.root={root} predictor=saved "
             f"predictor.answers={tmp_path / name}.jsonl runs={tmp_path} run={name} samples=0"
         )
-        arms.append(f'{name}: {{run: {name}, commands: ["{command}"]}}')
+        arms.append(f'{name}: {{run: {name}, minus: null, commands: ["{command}"]}}')
+    saved = f"{tmp_path}/right/eval/synthetic/answers.jsonl"
+    command = command.replace("samples=0", f"samples=0 against={saved}")
+    arms[1] = arms[1].replace("samples=0", f"samples=0 against={saved}")
+    arms.append(f'difference: {{run: swapped, minus: {saved}, commands: ["{command}"]}}')
     where = [f"runs={tmp_path}", f"out={tmp_path / 'tables'}"]
     table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
-    assert "swapped | synthetic srcc | – | 0.943 | – |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "swapped | synthetic srcc | – | 0.943 | – |" in shown
+    difference = next(line for line in shown.splitlines() if line.startswith("| difference | synthetic srcc |"))
+    assert re.search(r"\| – \| -0\.057 \| – \| .+ … .+ \| 6 \| measured \| p = .+ \(paired bootstrap", difference)
     assert (tmp_path / "tables" / "vqa2-6-tiny.csv").is_file()
-    (tmp_path / "swapped.jsonl").write_text("broken\n")
-    with pytest.raises(DataError, match=r"`python eval.py .*swapped.jsonl.*` failed \(exit code 2\)"):
-        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
+    broken = "{wrong: {run: wrong, minus: null, commands: [python no-such-file.py]}}"
+    with pytest.raises(DataError, match=r"`python no-such-file.py` failed \(exit code 2\)"):
+        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={broken}", *where])

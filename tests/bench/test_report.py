@@ -10,10 +10,13 @@ from rich.console import Console
 
 from vqa2.bench._figures import loss_curves, read_metrics, reward_curves
 from vqa2.bench._items import Item
+from vqa2.bench._matrix import Row
+from vqa2.bench._matrix import markdown as matrix_markdown
 from vqa2.bench._report import duration, write_html
-from vqa2.bench._samples import draw, thumbnail
+from vqa2.bench._samples import draw, thumbnail, worst
 from vqa2.bench._summary import Point, RunSummary, Sample, Stage
 from vqa2.bench._table import markdown, table, write_markdown
+from vqa2.bench._wandb import log_tables
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Answer, Metric, Query, Report
 
@@ -31,7 +34,23 @@ REPORT = Report(
         "accuracy by distortion": (Metric(name="noise", value=0.625, n=8, lo=0.25, hi=0.875, note="chance 0.091"),)
     },
     notes=("raw scores",),
+    deviations=("120 items, published on 7182",),
+    provenance={"items": "f00d", "sessions": [{"processes": 2}]},
 )
+
+
+def ability(value, lo, hi):
+    return Metric(name="SRCC", value=value, n=60, lo=lo, hi=hi)
+
+
+MATRIX = (
+    Row(stage="base", after=None, step=9, abilities={"scoring": ability(0.1, 0.0, 0.2), "words": None},
+        larger={"scoring": True, "words": True}),
+    Row(stage="scoring", after="base", step=8, abilities={"scoring": ability(0.7, 0.6, 0.8), "words": ability(1, 1, 1)},
+        larger={"scoring": True, "words": True}),
+    Row(stage="grpo", after="scoring", step=7, abilities={"scoring": ability(0.4, 0.3, 0.5), "words": ability(1, 1, 1)},
+        larger={"scoring": True, "words": True}),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +69,13 @@ def page(tmp_path_factory):
         ),
         points={"synthetic": [Point(predicted=10.0 * n, target=9.0 * n, group="noise") for n in range(9)]},
         samples=(
-            Sample(question="Which?\nA. a", reference="noise", reply="<b>blur", mark=0.0, thumbnail=png()),
-            Sample(question="Why?", reference="r", reply="", mark=None),
+            Sample(id="a", question="Which?\nA. a", reference="noise", reply="<b>blur", mark=0.0, thumbnail=png()),
+            Sample(id="b", question="Why?", reference="r", reply="", mark=None),
         ),
+        worst={
+            "synthetic": [Sample(id="c", question="c.mp4", reference="63.0", reply="21.5", mark=0.585, thumbnail=png())]
+        },
+        abilities=MATRIX,
         samples_note="random draw, seed 0",
         ablation={"full": (REPORT,), "no motion": ()},
         environment={"python": "3.11", "git": {"commit": "abc123", "dirty": True}},
@@ -76,6 +99,8 @@ def png():
         "clip-7", "cannot decode &lt;frame&gt;", "no such file", "0.625", "chance 0.091", "raw scores", "3 min 20 s",
         "0.4484", "1,876", "No metrics.jsonl: base", "no motion", "&lt;b&gt;blur", "(empty)", "not graded", "wrong",
         "random draw, seed 0", "abc123", "lr: 0.001", "118 of 120 items scored, 2 failures listed below",
+        "120 items, published on 7182", "f00d", "off by 41.5", "Worst answers", "Stages and abilities",
+        '<span class="pill good">gained</span>', '<span class="pill bad">lost</span>',
     ],
 )  # fmt: skip
 def test_the_page_contains_numbers_counts_failures_and_provenance(page, text):
@@ -84,9 +109,23 @@ def test_the_page_contains_numbers_counts_failures_and_provenance(page, text):
 
 def test_the_page_loads_nothing_from_elsewhere(page):
     sources = re.findall(r'(?:src|href)="([^"]{1,22})', page)
-    assert len(sources) == 5  # scatter, bars, losses, rewards, one thumbnail
+    assert len(sources) == 6  # scatter, bars, losses, rewards, two thumbnails
     assert all(s.startswith("data:image/") for s in sources)
-    assert not re.search(r"<script|<link|@import|url\(", page)
+    assert not re.search(r"<script[^>]|<link|@import|url\(|fetch\(|https?://", page)
+
+
+def test_tables_can_be_sorted(page):
+    assert page.count('class="metrics sortable"') == 2
+    assert page.count("<script>") == 1
+    # The script sorts by the number behind a cell where its text is more than the number.
+    assert 'data-value="0.7"' in page
+
+
+def test_the_matrix_tells_what_a_stage_has_lost():
+    text = matrix_markdown(MATRIX)
+    assert "| scoring | base | 0.700 (0.600 … 0.800, n 60), gained | 1.000 (1.000 … 1.000, n 60) |" in text
+    assert "| grpo | scoring | 0.400 (0.300 … 0.500, n 60), lost |" in text
+    assert "| base | – | 0.100 (0.000 … 0.200, n 60) | not measured |" in text
 
 
 def test_the_same_run_gives_the_same_figure(tmp_path):
@@ -140,15 +179,38 @@ def test_samples_are_a_seeded_draw_with_marks_and_pictures(tmp_path):
         for n, f in enumerate(names)
     ]  # fmt: skip
     answers = [Answer(id="0", text="x"), Answer(id="1", text="y"), Answer(id="2", error="e"), Answer(id="3", text="x")]
-    marks = {"0": 1.0, "1": 0.0, "3": 1.0}
-    drawn = draw(items, answers, marks, count=9, seed=0, width_px=32)
+    marks, pairs = {"0": 1.0, "1": 0.0, "3": 0.5}, list(zip(items, answers))
+    drawn = draw(pairs, marks, count=9, seed=0)
     assert [(s.reply, s.mark, s.thumbnail is None) for s in drawn] == [
-        ("x", 1.0, False), ("y", 0.0, True), ("x", 1.0, False)]  # fmt: skip
+        ("x", 1.0, False), ("y", 0.0, True), ("x", 0.5, False)]  # fmt: skip
     assert drawn[0].question == "What?"
-    assert Image.open(io.BytesIO(drawn[0].thumbnail)).size == (32, 24)
-    assert draw(items, answers, marks, count=2, seed=1, width_px=8) == draw(
-        items, answers, marks, count=2, seed=1, width_px=8
-    )
+    assert Image.open(io.BytesIO(drawn[0].thumbnail)).size == (160, 120)
+    assert draw(pairs, marks, count=2, seed=1) == draw(pairs, marks, count=2, seed=1)
+    assert [s.id for s in worst(pairs, marks, count=2, seed=0)] == ["1", "3"]
+
+
+def test_the_worst_scores_are_those_furthest_off(tmp_path):
+    items = [
+        Item(query=Query(id=str(n), path=tmp_path / f"{n}.mp4", kind="video"), mode="score", target={"mos": 50.0})
+        for n in range(3)
+    ]
+    pairs = [(i, Answer(id=i.query.id, score01=s)) for i, s in zip(items, (0.5, 0.9, 0.3))]
+    found = worst(pairs, {"0": 1.0, "1": 0.6, "2": 0.8}, count=2, seed=0)
+    assert [(s.id, s.question, s.reference, s.reply) for s in found] == [
+        ("1", "1.mp4", "50.0", "90.0"), ("2", "2.mp4", "50.0", "30.0")]  # fmt: skip
+
+
+def test_tables_go_to_weights_and_biases(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    sample = Sample(id="c", question="q", reference="r", reply="x", mark=0.0, thumbnail=png())
+    log_tables("p", "n", [REPORT], {"synthetic": [sample]}, tmp_path)
+    (found,) = (tmp_path / "wandb").glob("offline-run-*")
+    tables = {p.name.split("_")[0]: json.loads(p.read_text()) for p in found.rglob("*.table.json")}
+    assert tables["metrics"]["data"][0][:6] == ["synthetic", "runs/x", "", "SRCC", 0.8125, 0.7512]
+    assert [row[3] for row in tables["metrics"]["data"]] == ["SRCC", "KRCC", "noise"]
+    assert tables["worst"]["data"][0][1] == "c"
+    assert "Image" in tables["worst"]["data"][0][2]
 
 
 def test_a_file_without_pictures_has_no_thumbnail(tmp_path):

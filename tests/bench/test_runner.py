@@ -1,11 +1,14 @@
 """The runner asks once, keeps what it has, survives a kill with equal numbers, and counts failures."""
 
+import hashlib
 import json
+import threading
+from dataclasses import replace
 
 import pytest
 
 from vqa2.bench._answers import ANSWERS, read_answers
-from vqa2.bench._runner import read_report, run
+from vqa2.bench._runner import Shard, read_report, run
 from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import SCORE_QUESTION
@@ -22,6 +25,7 @@ def scoring(write_set, make_row):
         **{
             "label": "s",
             "root": str(root),
+            "prepare": None,
             "file": "s.jsonl",
             "where": {},
             "without": (),
@@ -141,7 +145,7 @@ def test_a_predictor_out_of_order_is_refused(scoring, scripted, quiet, tmp_path)
 
 def test_an_id_twice_is_an_error(scripted, quiet, tmp_path, write_set, make_row):
     root = write_set("s.jsonl", [make_row(1, SCORE_QUESTION, mos=5.0), make_row(1, SCORE_QUESTION, mos=6.0)])
-    twice = Scoring(label="s", root=str(root), file="s.jsonl", where={}, without=(), groups=(),
+    twice = Scoring(label="s", root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
                     published_n=None, batch_size=2, bootstrap=0, seed=0)  # fmt: skip
     with pytest.raises(DataError, match="c1 occurs twice"):
         run(twice, scripted(SCORES), tmp_path, quiet)
@@ -152,3 +156,93 @@ def test_the_answers_file_says_what_it_belongs_to(scoring, scripted, quiet, tmp_
     header = json.loads((tmp_path / ANSWERS).read_text().splitlines()[0])
     assert (header["benchmark"], header["predictor"]) == ("s", "scripted")
     assert read_answers(tmp_path / ANSWERS)["c0"] == Answer(id="c0", error="cannot decode")
+
+
+def shared(scoring, predictors, folder):
+    """A run shared by as many threads as there are predictors; the first one's report."""
+    barrier, reports = threading.Barrier(len(predictors), timeout=60), [None] * len(predictors)
+
+    def one(rank):
+        try:
+            shard = Shard(rank, len(predictors), barrier.wait)
+            reports[rank] = run(scoring(), predictors[rank], folder, lambda done, total: None, shard)
+        except KeyboardInterrupt:
+            barrier.abort()
+        except threading.BrokenBarrierError:
+            pass
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(predictors))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return reports
+
+
+def numbers(report):
+    """A report without the story of how it was made."""
+    return replace(report, provenance={})
+
+
+def test_processes_share_the_items_and_one_reports(scoring, scripted, quiet, tmp_path):
+    alone = run(scoring(), scripted(SCORES), tmp_path / "alone", quiet)
+    both = [scripted(SCORES), scripted(SCORES)]
+    first, second = shared(scoring, both, tmp_path / "shared")
+    assert second is None
+    assert numbers(first) == numbers(alone)
+    assert [p.asked for p in both] == [["c0", "c1", "c4", "c5"], ["c2", "c3", "c6"]]
+    assert [p.name for p in (tmp_path / "shared").glob("answers*")] == [ANSWERS]
+    assert [s["processes"] for s in first.provenance["sessions"]] == [2]
+
+
+def test_a_shared_run_that_was_killed_goes_on_with_another_number_of_processes(scoring, scripted, quiet, tmp_path):
+    alone = run(scoring(), scripted(SCORES), tmp_path / "alone", quiet)
+    broken = [scripted(SCORES, broken=["c0"]), scripted(SCORES, stop_after=1)]
+    assert shared(scoring, broken, tmp_path / "cut") == [None, None]
+    known = {i for p in broken for i in p.asked} - {"c0"}
+    rest = [scripted(SCORES), scripted(SCORES), scripted(SCORES)]
+    report = shared(scoring, rest, tmp_path / "cut")[0]
+    assert numbers(report) == numbers(alone)
+    assert sorted(i for p in rest for i in p.asked) == sorted(set(SCORES) - known)
+    assert [s["processes"] for s in report.provenance["sessions"]] == [2, 3]
+
+
+def test_neighbors_in_length_share_a_batch_the_longest_first(scoring, scripted, quiet, tmp_path):
+    class Planning(scripted):
+        lengths = {"c0": 5, "c1": 9, "c2": 5, "c3": 1, "c4": 9, "c5": 2, "c6": 7}
+
+        def plan(self, queries):
+            self.planned = [q.id for q in queries]
+
+        def length(self, query):
+            return self.lengths[query.id]
+
+    in_order = run(scoring(), scripted(SCORES), tmp_path / "a", quiet)
+    whole = Planning(SCORES)
+    report = run(scoring(), whole, tmp_path / "b", quiet)
+    assert whole.asked == whole.planned == ["c1", "c4", "c6", "c0", "c2", "c5", "c3"]
+    assert numbers(report) == numbers(in_order)
+    with pytest.raises(KeyboardInterrupt):
+        run(scoring(), Planning(SCORES, stop_after=2), tmp_path / "c", quiet)
+    rest = Planning(SCORES)
+    run(scoring(), rest, tmp_path / "c", quiet)
+    assert rest.asked == rest.planned == ["c2", "c5", "c3"]
+
+
+def test_result_files_carry_what_they_come_from(scoring, scripted, quiet, tmp_path):
+    class Model(scripted):
+        provenance = {"checkpoint": "abc"}
+
+    first = run(scoring(), Model(SCORES), tmp_path, quiet).provenance
+    (path,) = scoring().inputs()
+    assert first["files"] == {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert first["config"]["batch_size"] == 2
+    (session,) = first["sessions"]
+    assert session["predictor"] == {"name": "scripted", "fingerprint": "v1", "checkpoint": "abc"}
+    assert session["environment"]["versions"]["numpy"]
+    header = json.loads((tmp_path / ANSWERS).read_text().splitlines()[0])
+    assert header["sessions"] == first["sessions"]
+    path.write_text(path.read_text().replace('"mos": 12.0', '"mos": 12.5'))
+    again = run(scoring(), Model(SCORES), tmp_path, quiet).provenance
+    assert again["items"] == first["items"]
+    assert again["files"] != first["files"]

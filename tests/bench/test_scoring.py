@@ -28,6 +28,7 @@ def made(write_set, make_row):
     return Scoring(
         label="synthetic",
         root=str(root),
+        prepare=None,
         file="s.jsonl",
         where={},
         without=(),
@@ -86,7 +87,9 @@ def test_stall_text_is_the_question_and_rows_of_one_clip_are_noted(scripted, qui
     rows = [make_row(0, told, mos=30.0), make_row(1, SCORE_QUESTION, mos=60.0)]
     rows.append(rows[0].__class__(**{**rows[0].__dict__, "id": "c0-summary"}))
     root = write_set("s.jsonl", rows)
-    made = Scoring(label="s", root=str(root), file="s.jsonl", groups=(), **PLAIN, batch_size=2, bootstrap=0, seed=0)
+    made = Scoring(
+        label="s", root=str(root), prepare=None, file="s.jsonl", groups=(), **PLAIN, batch_size=2, bootstrap=0, seed=0
+    )
     predictor = scripted({"c0": 0.1, "c1": 0.2, "c0-summary": 0.3})
     report = run(made, predictor, tmp_path / "o", quiet)
     assert predictor.questions == {"c0": told, "c1": None, "c0-summary": told}
@@ -108,7 +111,15 @@ def test_a_row_that_cannot_be_asked_is_an_error(change, problem, write_set, make
     row = make_row(0, SCORE_QUESTION, mos=30.0, distortion="noise")
     root = write_set("s.jsonl", [row.__class__(**{**row.__dict__, **change})])
     made = Scoring(
-        label="s", root=str(root), file="s.jsonl", groups=("distortion",), **PLAIN, batch_size=2, bootstrap=0, seed=0
+        label="s",
+        root=str(root),
+        prepare=None,
+        file="s.jsonl",
+        groups=("distortion",),
+        **PLAIN,
+        batch_size=2,
+        bootstrap=0,
+        seed=0,
     )
     with pytest.raises(DataError, match=problem.replace("[", r"\[")):
         made.items()

@@ -16,9 +16,10 @@ from llm_server import Act, prompt_of, serving
 from rich.console import Console
 
 from data_prep._dealer import Dealer
+from data_prep._depictions import read_depictions
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import options_refusal
-from data_prep.extend import ExtendRun, extend, read_depictions
+from data_prep.extend import ExtendRun, extend
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Depiction, Instruction, read_jsonl, write_jsonl
@@ -71,6 +72,8 @@ def quiet() -> Console:
     ("text", "found"),
     [
         ("Slight motion blur at the end.", [("motion blur", True, "slight", "at the end")]),
+        ("Heavy noise, slight blur and it flickers moderately.",
+         [("noise", True, "severe", ""), ("spatial blur", True, "slight", ""), ("flicker", True, "moderate", "")]),
         ("It is not sharp.", [("spatial blur", True, "", "")]),
         ("There is no obvious noise or grain.", [("noise", False, "", "")]),
         ("Clear at first, but very blurry in the middle.", [("spatial blur", True, "severe", "in the middle")]),
@@ -279,7 +282,7 @@ def test_a_run_that_may_cost_too_much_asks_nothing(run_of, endpoint):
         endpoint(server)
         prices = ("llm.price_prompt=1", "llm.price_completion=1000", "max_cost=0.5")
         shown = quiet()
-        with pytest.raises(ConfigError, match=r"extend.max_cost: 0.50, but the run may cost 3.00"):
+        with pytest.raises(ConfigError, match=r"max_cost: 0.50, but the run may cost 3.00"):
             extend(run_of(2, *HTTP, *prices), shown)
         assert "2 requests, 0 answered already" in shown.file.getvalue()
         with pytest.raises(ConfigError, match="may cost unknown"):

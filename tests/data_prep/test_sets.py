@@ -1,5 +1,6 @@
 """The sets on clips without media: balanced, answerable only with the clip, and free of repetitions."""
 
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -9,6 +10,7 @@ from data_prep._degrade import COLOR, NAMES
 from data_prep._questions import ALIKE, facts_of, severity_of
 from data_prep._scene import CAMERAS
 from data_prep.sets.benchmark import Benchmark
+from data_prep.sets.grpo_choice import GrpoChoice
 from data_prep.sets.understanding import Understanding
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import REASON_QUESTION
@@ -122,3 +124,17 @@ def test_every_test_clip_is_asked_and_no_train_clip_is():
 def test_a_benchmark_without_test_clips_is_one_line():
     with pytest.raises(DataError, match="questions.open_ended: 3 wanted, the 0 test clips give 0"):
         Benchmark(questions={"open_ended": 3}).records(clips_of({"noise": 3}, "train"), seed=0)
+
+
+def test_grpo_questions_are_right_and_have_no_answer():
+    clips = clips_of(dict.fromkeys(NAMES, 2), "train")
+    asked = GrpoChoice(questions=2).write(clips, seed=0)["train"]
+    assert len(asked) > len(clips)
+    assert len({row.id for row in asked}) == len({(row.clip_id, row.turns[0].user) for row in asked}) == len(asked)
+    assert all(row.turns[0].user.endswith("<answer> </answer> tags.") and not row.turns[0].assistant for row in asked)
+    options = [dict(re.findall(r"^([A-H])\. (.*)$", row.turns[0].user, re.MULTILINE)) for row in asked]
+    assert all(row.tags["answer"] in some for row, some in zip(asked, options, strict=True))
+    assert 0.1 < np.mean([row.tags["answer"] == "A" for row in asked]) < 0.6
+    which = [(row, some) for row, some in zip(asked, options) if row.tags["distortion"] in some.values()]
+    assert len(which) > 10
+    assert all(some[row.tags["answer"]] == row.tags["distortion"] for row, some in which)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expert_values import INFO
 from media import write_clip
 from scipy import ndimage
 
@@ -15,12 +16,6 @@ from vqa2.experts.base import Media
 from vqa2.experts.calibration import Material, fit
 from vqa2.experts.pool import Pool, PoolSpec
 from vqa2.launch import composed
-
-INFO = {
-    "kinds": ["video"], "reference": False, "prompt": False, "raw_range": [0.0, 1.0], "higher_is_better": True,
-    "cost_s": 0.0, "strengths": [], "license": "Apache-2.0", "commercial": True, "weights": "", "trained_on": [],
-    "pooling": "mean",
-}  # fmt: skip
 
 
 def replayed(tmp_path: Path, **info) -> dict:

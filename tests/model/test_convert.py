@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import golden
 import pytest
 import reference
 import torch
@@ -30,11 +31,16 @@ def test_every_stage_equals_the_official_code():
     assert {k: v for k, v in found.items() if v > 1e-5} == {}
 
 
-@needs_reference
+def test_what_the_repository_holds_of_the_official_numbers_is_met():
+    """Without the reference folder: from projectors to the merged sequence official, the towers and logits pinned."""
+    found = golden.differences()
+    assert len(found) == 11
+    assert {k: v for k, v in found.items() if v > 1e-5} == {}
+
+
 def test_every_name_of_the_7b_checkpoint_is_known():
     """1,430 entries: every live one has a name of ours and back, every dead one is written again with its shape."""
-    entries = json.loads((reference.FOLDER / "state_keys_7b.json").read_text())
-    shapes = {k: tuple(v[0]) for k, v in entries.items()}
+    shapes = golden.names_7b()
     dead = {k: v for k, v in shapes.items() if _official.dead_reason(k)}
     assert len(shapes) == 1430
     assert len(dead) == 342

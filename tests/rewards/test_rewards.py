@@ -235,7 +235,7 @@ def test_format():
         ({"name": "regresion", "weight": 1.0, "sigma": 0.5}, "did you mean 'regression'"),
         (
             {"name": "regression", "weight": -1.0, "sigma": 0.5},
-            "stage.rewards.r.weight: input should be greater than 0",
+            "stage.rewards.r.weight: input should be greater than or equal to 0",
         ),
         ({"name": "regression", "weight": 1.0, "sigma": 0.0}, "stage.rewards.r.sigma"),
         ({"name": "ranking", "weight": 1.0, "memory": 0}, "stage.rewards.r.eps: required and missing"),

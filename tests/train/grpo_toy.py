@@ -1,6 +1,7 @@
 """A text-only Qwen2 of a few thousand weights with the trainer's `embed` contract, its tokenizer, rows and collator.
 
-Run as a script (`python grpo_toy.py OUT ACCUMULATE MAX_TOKENS`), it trains two steps and writes its log and weights.
+Run as a script (`python grpo_toy.py OUT '{"max_tokens": 20, ...}'`), it trains with the rewards of the project on
+completions read as ratings (`spelled`), and writes its log and weights: a process of several, perhaps under DeepSpeed.
 """
 
 import json
@@ -13,7 +14,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig
 
+import vqa2.train._grpo_collect as collect
 from vqa2.core.config import build, decode
+from vqa2.core.errors import MediaError
 from vqa2.core.records import Instruction, Turn
 from vqa2.data.video import Video
 from vqa2.train._packed import Packing
@@ -70,13 +73,14 @@ def toy(seed: int = 0, cls=Toy):
     return cls(config)
 
 
-def rows(count: int = 8, kind: str = "video") -> list[Instruction]:
+def rows(count: int = 8, kind: str = "video", lost: tuple[int, ...] = ()) -> list[Instruction]:
+    """`lost`: rows whose clip cannot be read."""
     return [
         Instruction(
             id=f"r{k}",
             clip_id=f"c{k}",
             kind=kind,
-            media=f"{k}.mp4",
+            media=f"lost{k}.mp4" if k in lost else f"{k}.mp4",
             task="grpo",
             turns=(Turn(user="abc" + "de"[: k % 3], assistant=""),),
             mos=100.0 * k / count,
@@ -92,6 +96,8 @@ class ToyCollate:
         self.tokenizer = tokenizer()
 
     def read(self, row):
+        if row.media.startswith("lost"):
+            raise MediaError(row.media, "moov atom not found")
         return clip(16, 2)
 
     def collate(self, rows, videos=None):
@@ -153,7 +159,7 @@ def few_as(completions, **_):
 REWARDS = {"letters": TrlReward(few_as, 1.0)}
 
 
-def real_rewards() -> dict:
+def real_rewards(memory: int = 0) -> dict:
     perturbation = {"modes": ["reverse"], "segments": 4, "window": 4, "most": 3}
     temporal = {
         "variant": "fixed",
@@ -165,7 +171,7 @@ def real_rewards() -> dict:
     }
     values = {
         "regression": {"sigma": 0.5},
-        "ranking": {"eps": 1e-6, "memory": 0},
+        "ranking": {"eps": 1e-6, "memory": memory},
         "temporal": {**temporal, "perturbation": perturbation},
         "format": {},
     }
@@ -204,19 +210,35 @@ def trainer(
     return made
 
 
-def main(out: Path, accumulate: int, max_tokens: int) -> None:
+def spelled(rollout, _tokenizer) -> list[str]:
+    """In place of the words of a rollout: a rating that follows from its share of the first letters, so that a random
+    toy answers readably, and its answers differ. One share in four has no rating."""
+    made = []
+    for ids in rollout.lists():
+        rating = 1 + 4 * sum(WORDS[k] in "abc012345" for k in ids) / len(ids)
+        made.append("no" if ids[0] % 4 == 0 else f"<think></think><answer>{rating:.3f}</answer>")
+    return made
+
+
+def main(out: Path, settings: dict) -> None:
+    """With `spelled` in place. `settings`: `max_tokens` of a pack, `memory` of the ranking reward, `lost` rows,
+    `options` of `Control`, and what else is not as in `arguments`.
+    """
     torch.set_num_threads(1)
-    made = trainer(
-        out, max_tokens=max_tokens, gradient_accumulation_steps=accumulate, beta=0.05, optim="sgd", max_grad_norm=1e9
-    )
+    change = {"beta": 0.05, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 1e9} | settings
+    budget, memory, options = change.pop("max_tokens"), change.pop("memory", 0), change.pop("options", {})
+    data = rows(12, lost=tuple(change.pop("lost", ())))
+    made = trainer(out, rewards=real_rewards(memory), data=data, max_tokens=budget, options=options, **change)
     made.train()
+    state = made.accelerator.get_state_dict(made.model_wrapped)
     if made.accelerator.is_main_process:
         # Times differ between runs.
         drop = ("_s", "_runtime", "_second")
         log = [{k: v for k, v in row.items() if not k.endswith(drop)} for row in made.state.log_history]
         (out / "log.json").write_text(json.dumps(log))
-        torch.save(made.model.state_dict(), out / "weights.pt")
+        torch.save(state, out / "weights.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    collect.words = spelled
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -12,6 +12,7 @@ from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer as Oracle
 
 from vqa2.train._grpo_loss import LossSettings, Tokens, policy_loss, score
+from vqa2.train._grpo_tally import Tally
 from vqa2.train.grpo_config import loss_settings
 
 G, P, C = 4, 3, 6
@@ -40,7 +41,8 @@ def tokens() -> Tokens:
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo"])
 @pytest.mark.parametrize(
-    ("level", "beta", "corrected"), [("token", 0.0, True), ("token", 0.1, True), ("sequence", 0.1, False)]
+    ("level", "beta", "corrected"),
+    [("token", 0.0, True), ("token", 0.1, True), ("sequence", 0.1, False), ("sequence", 0.1, True)],
 )
 def test_loss_and_its_gradient_equal_trl(oracle, monkeypatch, loss_type, level, beta, corrected):
     given = tokens()
@@ -50,9 +52,9 @@ def test_loss_and_its_gradient_equal_trl(oracle, monkeypatch, loss_type, level, 
     monkeypatch.setattr(oracle, "epsilon_high", 0.28)
     monkeypatch.setattr(oracle.args, "use_bias_correction_kl", corrected)
     theirs = given.logps.detach().clone().requires_grad_()
-    monkeypatch.setattr(
-        oracle, "_get_per_token_logps_and_entropies", lambda *a, **k: (theirs, torch.zeros_like(theirs), None)
-    )
+    entropy = -given.old_logps
+    monkeypatch.setattr(oracle, "_get_per_token_logps_and_entropies", lambda *a, **k: (theirs, entropy, None))
+    oracle._metrics["train"].clear()
     items = torch.tensor(41.0)
     blank = torch.zeros(P * G, C, dtype=torch.long)
     expected = oracle._compute_loss(
@@ -84,6 +86,12 @@ def test_loss_and_its_gradient_equal_trl(oracle, monkeypatch, loss_type, level, 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(given.logps.grad, theirs.grad, rtol=1e-5, atol=1e-7)
     assert theirs.grad.abs().sum() > 0
+    tally = Tally(torch.device("cpu"))
+    tally.add(terms, entropy, given.mask, weight=1.0)
+    logged = tally.means(oracle.accelerator, with_kl=beta > 0)
+    assert logged == pytest.approx({name: oracle._metrics["train"][name][-1] for name in logged}, rel=1e-5)
+    assert 0 < logged["clip_ratio/region_mean"] < 1
+    assert ("kl" in logged) == (beta > 0)
 
 
 PARTS = torch.tensor(
@@ -110,6 +118,16 @@ def test_advantages_equal_trl(oracle, monkeypatch, scale, aggregation):
     torch.testing.assert_close(scored.advantages, expected, rtol=1e-5, atol=1e-6)
     assert scored.zero_std.float().mean().item() == pytest.approx(oracle._metrics["train"]["frac_reward_zero_std"][0])
     assert scored.total.isnan().tolist() == PARTS.isnan().all(1).tolist()
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_a_reward_of_weight_zero_teaches_nothing(aggregation):
+    weights, more = torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.5, 0.0])
+    rng = torch.Generator().manual_seed(0)
+    silent = torch.cat([PARTS, torch.rand(len(PARTS), 1, generator=rng)], 1)
+    expected, found = score(PARTS, weights, G, "group", aggregation), score(silent, more, G, "group", aggregation)
+    torch.testing.assert_close(found.advantages, expected.advantages)
+    torch.testing.assert_close(found.total, expected.total, equal_nan=True)
 
 
 def generated(oracle) -> dict:

@@ -2,6 +2,8 @@
 
 import copy
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +73,8 @@ class Clips(Collator):
     """Random clips of different lengths in place of files."""
 
     def read(self, row):
-        return clip(int(row.id[1:]), 2 + int(row.id[1:]) % 2)
+        number = int(Path(row.media).stem)
+        return clip(number, 2 + number % 2)
 
 
 def rows(count: int) -> list[Instruction]:
@@ -222,43 +225,74 @@ def test_greedy_rollout_equals_the_librarys_generate(small, model_spec):
             assert got[k * G + g].tolist()[: len(expected)] == expected
 
 
-def trainer(tmp_path, small, model_spec, rewards, **change) -> GRPOTrainer:
+def trainer(tmp_path, small, model_spec, rewards, data=None, **change) -> GRPOTrainer:
     model, processor = small
     collate = Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0))
     args = arguments(tmp_path, **{"per_device_train_batch_size": 2 * G, "max_steps": 1} | change)
-    return GRPOTrainer(model, args, rows(4), collate, rewards, processor.tokenizer, packing(120), control())
+    data = rows(4) if data is None else data
+    return GRPOTrainer(model, args, data, collate, rewards, processor.tokenizer, packing(120), control())
+
+
+def counted(monkeypatch, model) -> Counter:
+    """How often the vision tower gets each key frame, and the motion path each clip in each order of frames."""
+    seen = Counter()
+    see, tower = model.model.see, model.model.motion_tower
+    fast = tower.fast
+
+    def counting(frames, lengths, learn=None):
+        seen.update(c.numpy().tobytes() for c in frames.split(lengths))
+        return fast(frames, lengths, learn)
+
+    monkeypatch.setattr(model.model, "see", lambda x: seen.update(f.numpy().tobytes() for f in x) or see(x))
+    monkeypatch.setattr(tower, "fast", counting)
+    # A trained tower runs once per pack that holds the prompt: here one.
+    monkeypatch.setattr("vqa2.train.grpo.packs_of", lambda batch, budget: packs_of(batch, 10_000))
+    return seen
+
+
+def calls(seen: Counter) -> tuple[list[int], list[int]]:
+    """Calls per distinct key frame and per distinct sequence of motion frames."""
+    frame = 3 * 32 * 32 * 4
+    return [c for n, c in seen.items() if len(n) == frame], [c for n, c in seen.items() if len(n) > frame]
 
 
 @pytest.mark.parametrize(("vision", "passes"), [("frozen", 1), ("full", 2)])
 def test_towers_run_once_per_clip(tmp_path, small, model_spec, monkeypatch, vision, passes):
-    """Four prompts, G completions each, perturbed copies too, packs that cut groups: a frozen vision tower sees every
-    key frame once and the motion path every order of frames once. A trained one runs again with gradients."""
+    """Four prompts, G completions each, perturbed copies too: a frozen vision tower sees every key frame once and the
+    motion path every order of frames once. A trained one runs again with gradients."""
     model, _ = small
     tuned(model, vision=vision, projector="full", motion_projector="full", position="full", lm="full")
-    change = {"max_completion_length": 48, "beta": 0.0}
-    made = trainer(tmp_path, small, model_spec, real_rewards(), **change)
-    seen, reads = Counter(), Counter()
-    see, fast, read = model.model.see, model.model.motion_tower.fast, Clips.read
-    monkeypatch.setattr(model.model, "see", lambda x: seen.update(f.numpy().tobytes() for f in x) or see(x))
-    monkeypatch.setattr(
-        model.model.motion_tower,
-        "fast",
-        lambda x, lengths, learn=None: (
-            seen.update(c.numpy().tobytes() for c in x.split(lengths)) or fast(x, lengths, learn)
-        ),
-    )
+    made = trainer(tmp_path, small, model_spec, real_rewards(), max_completion_length=48, beta=0.0)
+    seen, reads, read = counted(monkeypatch, model), Counter(), Clips.read
     monkeypatch.setattr(Clips, "read", lambda self, row: reads.update([row.id]) or read(self, row))
-    monkeypatch.setattr("vqa2.train.grpo.packs_of", lambda batch, budget: packs_of(batch, 10_000))
     made.train()
-    videos = [clip(k, 2 + k % 2) for k in range(4)]
-    frames = sum(len(v.key) for v in videos)
-    keys = {n: c for n, c in seen.items() if len(n) == 3 * 32 * 32 * 4}
-    motion = {n: c for n, c in seen.items() if len(n) > 3 * 32 * 32 * 4}
-    assert len(keys) == frames
-    assert set(keys.values()) == {passes}
-    assert len(motion) == 2 * 4
-    assert set(motion.values()) == {1}
+    keys, motion = calls(seen)
+    assert keys == [passes] * sum(len(clip(k, 2 + k % 2).key) for k in range(4))
+    assert motion == [1] * (2 * 4)
     assert set(reads.values()) == {1}
+
+
+def test_prompts_on_one_clip_share_its_encoding(tmp_path, small, model_spec, monkeypatch):
+    """Four prompts on two clips, in two micro-batches, with a reference model: one call per distinct
+    clip. Completions, rewards and weights are those of clips encoded one by one."""
+    model, processor = small
+    tuned(model, projector="full", motion_projector="full", position="full", lm="full")
+    apart = copy.deepcopy(model)
+    data = [replace(row, media=f"{k % 2}.mp4") for k, row in enumerate(rows(4))]
+    change = {"max_completion_length": 12, "beta": 0.1, "optim": "sgd"}
+    reward = {"a": TrlReward(few_as, 1.0)}
+    made = trainer(tmp_path / "a", small, model_spec, reward, data, **change)
+    seen = counted(monkeypatch, model)
+    made.train()
+    keys, motion = calls(seen)
+    assert keys == [1] * 5
+    assert motion == [1] * 2
+    monkeypatch.setattr("vqa2.train._grpo_collect.encode_once", lambda model, media, names, known: model.encode(media))
+    trainer(tmp_path / "b", (apart, processor), model_spec, reward, data, **change).train()
+    tables = [(tmp_path / name / "completions.jsonl").read_text() for name in "ab"]
+    assert tables[0] == tables[1]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, apart.state_dict()[name], rtol=0.0, atol=1e-6)
 
 
 def test_lora_needs_no_second_model(tmp_path, small, model_spec):

@@ -171,7 +171,7 @@ def test_a_gpu_that_is_not_there_is_one_line(data_root, tmp_path, base):
         "base", lambda label: composed("train", [f"stage={label}", *overrides(data_root, tmp_path, "engine=ddp")])
     )
     with pytest.raises(ConfigError, match="cuda is asked for but no GPU is visible"):
-        execute(jobs)
+        execute(jobs, {})
 
 
 def test_stills_clips_and_text_in_one_batch_equal_one_by_one(small, model_spec, data_root):

@@ -6,7 +6,7 @@ answers of failed items are dropped on loading and asked again.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,34 @@ def item_key(item: Item) -> str:
 
 
 class AnswerFile:
-    """`header["fingerprint"]` identifies benchmark configuration and predictor."""
+    """The answers in a folder. Processes that share the work append to files of their own (`answers.part<rank>.jsonl`),
+    which `gather` unites. `header["fingerprint"]` tells whose answers they are; `session` describes the run that asks
+    and is kept in the header beside those that asked before."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path, self.header = path, dict(header)
+    def __init__(self, folder: Path, header: Mapping[str, Any], session: Mapping[str, Any]) -> None:
+        self.path, self.session = folder / ANSWERS, dict(session)
+        self.header: dict[str, Any] = {**header, "sessions": []}
 
-    def resume(self, items: Iterable[Item]) -> dict[str, Answer]:
-        """Good answers of an earlier run by item id; leaves a file that holds just those, ready to append to."""
+    def gather(self, items: Sequence[Item], failures: bool) -> dict[str, Answer]:
+        """Unites all files into one and returns its answers by item id: those to these very items, failed ones only
+        with `failures` (without, they are asked again). One process at a time."""
         keys = {item.query.id: item_key(item) for item in items}
-        rows = [row for row in self._earlier() if keys.get(row["id"]) == row["item"] and row["error"] is None]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in [self.header, *rows]), encoding="utf-8")
-        part.replace(self.path)
-        return {row["id"]: _answer(row) for row in rows}
+        found, sessions = self._earlier()
+        good = {r["id"]: r for r in found if keys.get(r["id"]) == r["item"] and (failures or r["error"] is None)}
+        if len(good) < len(items) and self.session not in sessions:
+            sessions = [*sessions, self.session]
+        self.header["sessions"] = sessions
+        self._write(self.path, good.values())
+        for part in self._parts():
+            part.unlink()
+        return {row["id"]: _answer(row) for row in good.values()}
+
+    def part(self, rank: int) -> "AnswerFile":
+        """The empty file that one of several processes appends to."""
+        made = AnswerFile(self.path.parent, self.header, self.session)
+        made.path = self.path.with_name(f"{self.path.stem}.part{rank}.jsonl")
+        made._write(made.path, [])
+        return made
 
     def append(self, items: Iterable[Item], answers: Iterable[Answer]) -> None:
         """Writes the answers of a batch to disk."""
@@ -52,14 +66,28 @@ class AnswerFile:
         with self.path.open("a", encoding="utf-8") as out:
             out.write("".join(line + "\n" for line in lines))
 
-    def _earlier(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        header, rows = read_rows(self.path)
-        if header == self.header:
-            return rows
-        self.path.replace(self.path.with_name(f"{self.path.name}.{header['fingerprint']}.stale"))
-        return []
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}.part*.jsonl"))
+
+    def _earlier(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of all files and the sessions that asked them; files of another fingerprint are set aside."""
+        found, sessions = [], []
+        for path in (self.path, *self._parts()):
+            if not path.is_file():
+                continue
+            header, rows = read_rows(path)
+            if header["fingerprint"] != self.header["fingerprint"]:
+                path.replace(path.with_name(f"{path.name}.{header['fingerprint']}.stale"))
+                continue
+            found += rows
+            sessions += [s for s in header["sessions"] if s not in sessions]
+        return found, sessions
+
+    def _write(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in [self.header, *rows]), encoding="utf-8")
+        part.replace(path)
 
 
 def read_rows(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -72,7 +100,7 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             raise DataError(f"{path}:{number}: not a line of JSON; delete the file to ask again") from None
-        needed = {"fingerprint"} if number == 1 else {"id", "item", "error"}
+        needed = {"fingerprint", "sessions"} if number == 1 else {"id", "item", "error"}
         if not isinstance(rows[-1], dict) or not needed <= set(rows[-1]):
             raise DataError(f"{path}:{number}: not a line of an answers file; delete the file to ask again")
     if not rows:

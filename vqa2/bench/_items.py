@@ -5,13 +5,15 @@ that cannot be read is a wrong answer in the metrics. Both are failures: counted
 """
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
-from vqa2.core.scale import accuracy
+from vqa2.core.scale import accuracy, bootstrap_interval, difference_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class Benchmark(Protocol):
 
     label: str
     batch_size: int
+    seed: int
 
     def inputs(self) -> tuple[Path, ...]:
         """The files that decide what is asked and what is right."""
@@ -38,11 +41,32 @@ class Benchmark(Protocol):
     def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
         """Metrics over answers aligned with items; `predictor` is its name."""
 
+    def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
+        """Metrics of `answers` minus those of `others`, on the items that both have, with significance."""
+
 
 class OpenPredictor(Predictor, Protocol):
     """A predictor that is ready to answer; `fingerprint` changes whenever its answers could."""
 
     fingerprint: str
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A predictor that prepares what it will be asked."""
+
+    def plan(self, queries: Sequence[Query]) -> None:
+        """Told before the first question what will be asked, in order."""
+
+    def length(self, query: Query) -> int:
+        """About how long a question is with its clip, in any unit; questions of one length are asked together."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A predictor whose checkpoint and settings go into result files."""
+
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,10 @@ def shorten(text: str, limit: int = 80) -> str:
 def errors(items: Sequence[Item], answers: Sequence[Answer]) -> list[tuple[str, str]]:
     """(id, reason) of the items that gave no answer."""
     return [(i.query.id, a.error) for i, a in zip(items, answers, strict=True) if a.error is not None]
+
+
+Breakdowns = Mapping[str, Callable[[Item], Sequence[Hashable]]]
+"""Name of a breakdown -> the values of it that an item counts under."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +119,43 @@ class Marks:
             for value in key(grade.item):
                 groups.setdefault(value, []).append(grade)
         return tuple(self.mean(str(value), members) for value, members in groups.items())
+
+    def macro(self, name: str, grades: Sequence[Grade], key: Callable[[Item], Hashable]) -> Metric:
+        """Unweighted mean, over the values of `key`, of the accuracies of their items. Undefined for no items."""
+        known = [g for g in grades if g.mark is not None]
+        if not known:
+            return Metric(name=name, value=None, n=0, note="undefined: no items")
+        marks = np.array([g.mark for g in known])
+        _, group = np.unique([str(key(g.item)) for g in known], return_inverse=True)
+        count = group.max() + 1
+
+        def mean(index: np.ndarray) -> float:
+            sizes = np.bincount(group[index], minlength=count)
+            sums = np.bincount(group[index], marks[index], count)
+            return float((sums / sizes).mean()) if sizes.all() else np.nan
+
+        lo, hi = bootstrap_interval(mean, len(marks), self.bootstrap, self.seed)
+        return Metric(name=name, value=mean(np.arange(len(marks))), n=len(marks), lo=lo, hi=hi)
+
+    def differences(
+        self, name: str, first: Sequence[Grade], second: Sequence[Grade], breakdowns: Breakdowns
+    ) -> tuple[Metric, ...]:
+        """Accuracy of `first` minus that of `second` on the items that both have a mark for: over all of them (`name`)
+        and per value of each breakdown (`<breakdown> / <value>`)."""
+        others = {g.item.query.id: g.mark for g in second if g.mark is not None}
+        pairs = [(g.item, g.mark - others[g.item.query.id])
+                 for g in first if g.mark is not None and g.item.query.id in others]  # fmt: skip
+        groups: dict[str, list[float]] = {name: [d for _, d in pairs]}
+        for breakdown, key in breakdowns.items():
+            for item, found in pairs:
+                for value in key(item):
+                    groups.setdefault(f"{breakdown} / {value}", []).append(found)
+        return tuple(self._difference(label, np.array(found)) for label, found in groups.items())
+
+    def _difference(self, name: str, found: np.ndarray) -> Metric:
+        return difference_metric(
+            name, lambda i: float(found[i].mean()), len(found), bootstrap=self.bootstrap, seed=self.seed
+        )
 
 
 def _chance(grades: Sequence[Grade]) -> str:

@@ -1,8 +1,8 @@
 """A paper's table beside what was measured here: which cell comes from which report, and what its state is.
 
-A cell is `measured` only where the report says nothing against comparing it (Report.deviations) and the metric has a
-value; else it is `not comparable` with the reasons, `not run` with what is missing and the commands, or, for rows of
-other people's models, `published only`.
+A cell is `measured` only where the report says nothing against comparing it (Report.deviations; a table without
+published figures has nothing to compare with) and the metric has a value; else it is `not comparable` with the reasons,
+`not run` with what is missing and the commands, or, for rows of other people's models, `published only`.
 """
 
 import csv
@@ -34,9 +34,11 @@ class Column:
 @spec
 class Row:
     """A row that can be measured: the run folder whose evaluation fills it, and the commands that make that evaluation
-    (`{benchmark}` stands for the cell's)."""
+    (`{benchmark}` stands for the cell's). `minus`: the saved answers that this evaluation was tested `against`; the row
+    then holds the differences to them. Null for the figures themselves."""
 
     run: str
+    minus: str | None
     commands: Annotated[tuple[str, ...], MinLen(1)]
 
 
@@ -58,7 +60,8 @@ class PaperTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """`published` and the metric's value and interval are in the table's unit; `reason` says why it is not measured."""
+    """`published` and the metric's value and interval are in the table's unit; `reason` says why it is not measured, or
+    what the metric's own note says."""
 
     row: str
     column: str
@@ -75,6 +78,11 @@ class Cell:
         assert self.metric is not None
         assert self.metric.value is not None
         return self.metric.value - self.published
+
+
+def difference_group(against: str) -> str:
+    """Where a report keeps its differences to saved answers."""
+    return f"difference to {against}"
 
 
 def read_published(table: PaperTable) -> dict[tuple[str, str], float]:
@@ -116,18 +124,23 @@ def make_cells(
 def _measured(table: PaperTable, where: tuple[str, str], value: float | None, report: Report) -> Cell:
     row, name = where
     column = table.columns[name]
-    metric = _find(report, column.metric)
-    reasons = list(report.deviations)
+    path = column.metric
+    minus = table.measured[row].minus
+    if minus is not None:
+        path = (difference_group(minus.format(benchmark=column.benchmark)), " / ".join(column.metric))
+    metric = _find(report, path)
+    reasons = list(report.deviations) if table.published else []
     if report.benchmark != column.benchmark:
         reasons.append(f"a report of {report.benchmark}, not of {column.benchmark}")
     if metric is None:
-        reasons.append(f"the report has no {' / '.join(column.metric)}")
+        reasons.append(f"the report has no {' / '.join(path)}")
     elif metric.value is None:
         reasons.append(metric.note or "undefined")
     else:
         metric = _scaled(metric, column.scale)
     state: State = "not comparable" if reasons else "measured"
-    return Cell(row=row, column=name, published=value, metric=metric, state=state, reason="; ".join(reasons))
+    reason = "; ".join(reasons) if metric is None or reasons else metric.note
+    return Cell(row=row, column=name, published=value, metric=metric, state=state, reason=reason)
 
 
 def _not_run(table: PaperTable, where: tuple[str, str], value: float | None, lacking: Sequence[str]) -> Cell:

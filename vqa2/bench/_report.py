@@ -1,6 +1,7 @@
 """The report of a run as one static HTML page: figures and thumbnails are inlined, nothing is loaded from elsewhere."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from vqa2.bench import _figures
+from vqa2.bench._matrix import Row, change, names
 from vqa2.bench._summary import RunSummary, Sample, Stage
 from vqa2.bench._table import coverage, interval, number
 from vqa2.core.records import Metric, Report
@@ -20,7 +22,9 @@ _BARS = "accuracy by distortion"
 def write_html(path: Path, title: str, reports: Sequence[Report], run: RunSummary) -> None:
     """Writes the page. A stage without metrics.jsonl is said to have none; a malformed one is a DataError."""
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(number=number, interval=interval, coverage=coverage, duration=duration, short=_short)
+    env.filters.update(
+        number=number, interval=interval, coverage=coverage, duration=duration, short=_short, pretty=_pretty
+    )
     template = env.from_string(resources.files("vqa2.bench").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     page = template.render(
         title=title,
@@ -34,6 +38,8 @@ def write_html(path: Path, title: str, reports: Sequence[Report], run: RunSummar
         rewards=_rewards(run.stages),
         without_metrics=[s.name for s in run.stages if not s.metrics.is_file()],
         samples=[(sample, _thumbnail(sample)) for sample in run.samples],
+        worst={name: [(s, _thumbnail(s)) for s in some] for name, some in run.worst.items() if some},
+        abilities=_abilities(run.abilities),
         ablation=_ablation(run.ablation),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +62,10 @@ def _short(value: str | int | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _pretty(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1)
+
+
 def _rewards(stages: Sequence[Stage]) -> dict[str, str]:
     rows = {s.name: _figures.read_metrics(s.metrics) for s in stages}
     made = {name: _figures.reward_curves(some) for name, some in rows.items() if any("reward" in row for row in some)}
@@ -73,9 +83,15 @@ def _ablation(variants: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
     return {"variants": list(variants), "rows": {name: [row.get(v) for v in variants] for name, row in cells.items()}}
 
 
+def _abilities(rows: Sequence[Row]) -> dict[str, Any]:
+    """Per stage one (metric, `gained` or `lost`) per ability."""
+    found = names(rows)
+    made = {r.stage: [(r.abilities.get(name), change(r, rows, name)) for name in found] for r in rows}
+    return {"names": found, "rows": made}
+
+
 def _thumbnail(sample: Sample) -> str:
-    picture = sample.thumbnail.read_bytes() if isinstance(sample.thumbnail, Path) else sample.thumbnail
-    return _uri(picture, "image/png") if picture else ""
+    return _uri(sample.thumbnail, "image/png") if sample.thumbnail else ""
 
 
 def _svg(image: bytes | None) -> str:

@@ -1,46 +1,69 @@
 """Runs one benchmark against one predictor: asks in batches, keeps every answer at once, resumes per item, reports.
 
-Batches are cut from the full list of items, so that a resumed run asks in the batches of an unbroken one. Predictors
+Batches are cut from the full list of items, neighbors in length together and the longest first, so that a resumed run
+asks in the batches of an unbroken one. Several processes take every n-th batch each; the first one reports. Predictors
 report what they cannot do per item (`Answer.error`); nothing is asked twice, replaced or left out of the counts.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from vqa2.bench._answers import ANSWERS, AnswerFile
-from vqa2.bench._items import Benchmark, Item, OpenPredictor
+from vqa2.bench._answers import AnswerFile, item_key, read_answers
+from vqa2.bench._items import Benchmark, Described, Item, OpenPredictor, Planner
 from vqa2.core.errors import DataError
 from vqa2.core.records import Answer, Report
-from vqa2.core.run import fingerprint
+from vqa2.core.run import environment, fingerprint
 
 REPORT = "report.json"
 
 
-def run(benchmark: Benchmark, predictor: OpenPredictor, out: Path, advance: Callable[[int, int], None]) -> Report:
-    """The report, also written to `out/report.json`; answers go to `out/answers.jsonl`.
+@dataclass(frozen=True)
+class Shard:
+    """This process among those that share an evaluation; `barrier` returns when all have come to it."""
+
+    rank: int
+    world: int
+    barrier: Callable[[], None]
+
+
+ALONE = Shard(0, 1, lambda: None)
+
+
+def run(
+    benchmark: Benchmark,
+    predictor: OpenPredictor,
+    out: Path,
+    advance: Callable[[int, int], None],
+    shard: Shard = ALONE,
+) -> Report | None:
+    """The report, also written to `out/report.json`; answers go to `out/answers.jsonl`. None in all but the first of
+    several processes.
 
     `advance(done, total)` is called once before the first question (with the answers found on disk) and after each
-    batch. An interruption loses at most the batch that was being asked.
+    batch, with the counts of this process. An interruption loses at most the batches that were being asked.
     """
     items = benchmark.items()
     check_ids(items, benchmark.label)
-    file = AnswerFile(out / ANSWERS, _header(benchmark, predictor))
-    known = file.resume(items)
-    advance(len(known), len(items))
-    for batch in _batches(items, benchmark.batch_size):
-        missing = [item for item in batch if item.query.id not in known]
-        if missing:
-            answers = _ask(predictor, missing)
-            file.append(missing, answers)
-            known.update({a.id: a for a in answers})
-            advance(len(known), len(items))
-    report = benchmark.report(items, [known[i.query.id] for i in items], predictor.name)
+    file = AnswerFile(out, _header(benchmark, predictor), _session(benchmark, predictor, shard))
+    if shard.rank == 0:
+        file.gather(items, failures=False)
+    shard.barrier()
+    known = read_answers(file.path)
+    _ask_all(benchmark, predictor, items, known, file, advance, shard)
+    shard.barrier()
+    if shard.rank > 0:
+        return None
+    answers = file.gather(items, failures=True)
+    report = benchmark.report(items, [answers[i.query.id] for i in items], predictor.name)
     assert len(report.failures) == report.n_failed, "every failure is listed and every listed item is a failure"
+    report = replace(report, provenance=_provenance(benchmark, items, file.header["sessions"]))
     write_report(out / REPORT, report)
     return report
 
@@ -56,16 +79,58 @@ def check_ids(items: Sequence[Item], label: str) -> None:
         seen.add(item.query.id)
 
 
-def _header(benchmark: Benchmark, predictor: OpenPredictor) -> dict[str, str]:
+def _ask_all(
+    benchmark: Benchmark,
+    predictor: OpenPredictor,
+    items: Sequence[Item],
+    known: dict[str, Answer],
+    file: AnswerFile,
+    advance: Callable[[int, int], None],
+    shard: Shard,
+) -> None:
+    """Asks what this process's batches lack, batch by batch."""
+    batches = _batches(items, benchmark.batch_size, predictor)[shard.rank :: shard.world]
+    missing = [[item for item in batch if item.query.id not in known] for batch in batches]
+    total = sum(map(len, batches))
+    done = total - sum(map(len, missing))
+    advance(done, total)
+    if isinstance(predictor, Planner):
+        predictor.plan([item.query for batch in missing for item in batch])
+    out = file if shard.world == 1 else file.part(shard.rank)
+    for batch in filter(None, missing):
+        out.append(batch, _ask(predictor, batch))
+        done += len(batch)
+        advance(done, total)
+
+
+def _header(benchmark: Benchmark, predictor: OpenPredictor) -> dict[str, Any]:
     # How replies are graded is no part of it: graded otherwise, they are not asked for again. Batches can change last
     # digits.
     identity = [predictor.fingerprint, benchmark.batch_size]
     return {"fingerprint": fingerprint(identity), "benchmark": benchmark.label, "predictor": predictor.name}
 
 
-def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """Runs of at most `size` items of one mode, in order."""
+def _session(benchmark: Benchmark, predictor: OpenPredictor, shard: Shard) -> dict[str, Any]:
+    """What asks: the predictor's settings and checkpoint, versions, command."""
+    described = predictor.provenance if isinstance(predictor, Described) else {}
+    who = {"name": predictor.name, "fingerprint": predictor.fingerprint, **described}
+    made = {"predictor": who, "processes": shard.world, "environment": environment(benchmark.seed)}
+    return json.loads(json.dumps(made))
+
+
+def _provenance(benchmark: Benchmark, items: Sequence[Item], sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`items`: hash of every question with its file's name and size; `files`: sha256 of what the benchmark reads."""
+    files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in benchmark.inputs()}
+    asked = fingerprint([[i.query.id, item_key(i)] for i in items])
+    made = {"items": asked, "files": files, "config": asdict(benchmark), "sessions": sessions}
+    return json.loads(json.dumps(made))
+
+
+def _batches(items: Sequence[Item], size: int, predictor: OpenPredictor) -> list[Sequence[Item]]:
+    """Runs of at most `size` items of one mode; the longest first where the predictor knows lengths, else in order."""
     modes = [[i for i in items if i.mode == mode] for mode in ("score", "answer")]
+    if isinstance(predictor, Planner):
+        modes = [sorted(some, key=lambda i: -predictor.length(i.query)) for some in modes]
     return [some[start : start + size] for some in modes for start in range(0, len(some), size)]
 
 

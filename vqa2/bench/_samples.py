@@ -1,4 +1,7 @@
-"""Sample answers for the report page: a seeded random draw, so that neither good nor bad answers are picked by hand."""
+"""Answers for the report page: a seeded random draw, so that nothing is picked by hand, and the worst ones.
+
+Pictures are those of the clip's middle.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,32 +15,40 @@ from vqa2.bench._summary import Sample
 from vqa2.core.errors import MediaError
 from vqa2.core.records import Answer
 
+WIDTH_PX = 160
+_Pairs = Sequence[tuple[Item, Answer]]
 
-def draw(
-    items: Sequence[Item],
-    answers: Sequence[Answer],
-    marks: Mapping[str, float],
-    *,
-    count: int,
-    seed: int,
-    width_px: int,
-) -> list[Sample]:
-    """`count` random answered items, in the benchmark's order, each with the middle frame of its clip."""
-    answered = [(i, a.text) for i, a in zip(items, answers, strict=True) if a.text is not None]
-    rng = np.random.default_rng(seed)
-    chosen = sorted(rng.choice(len(answered), min(count, len(answered)), replace=False)) if answered else []
-    made = []
-    for item, text in (answered[index] for index in chosen):
-        made.append(
-            Sample(
-                question=(item.query.question or "").removeprefix("<video>").strip(),
-                reference=item.target["reference"],
-                reply=text,
-                mark=marks.get(item.query.id),
-                thumbnail=_picture(item.query.path, width_px),
-            )
-        )
-    return made
+
+def draw(pairs: _Pairs, marks: Mapping[str, float], *, count: int, seed: int) -> list[Sample]:
+    """`count` random items with a written answer, in the benchmark's order."""
+    answered = [pair for pair in pairs if pair[1].text is not None]
+    chosen = np.random.default_rng(seed).permutation(len(answered))[:count]
+    return [_sample(*answered[index], marks) for index in sorted(chosen)]
+
+
+def worst(pairs: _Pairs, marks: Mapping[str, float], *, count: int, seed: int) -> list[Sample]:
+    """The `count` items with the lowest marks, the worst first; a seeded draw among equals."""
+    graded = [pair for pair in pairs if pair[0].query.id in marks]
+    shuffled = [graded[index] for index in np.random.default_rng(seed).permutation(len(graded))]
+    ordered = sorted(shuffled, key=lambda pair: marks[pair[0].query.id])
+    return [_sample(*pair, marks) for pair in ordered[:count]]
+
+
+def _sample(item: Item, answer: Answer, marks: Mapping[str, float]) -> Sample:
+    if item.mode == "score":
+        question, reference = item.query.path.name, f"{item.target['mos']:.1f}"
+        reply = "–" if answer.score01 is None else f"{100 * answer.score01:.1f}"
+    else:
+        question = (item.query.question or "").removeprefix("<video>").strip()
+        reference, reply = item.target["reference"], answer.text or ""
+    return Sample(
+        id=item.query.id,
+        question=question,
+        reference=reference,
+        reply=reply,
+        mark=marks.get(item.query.id),
+        thumbnail=_picture(item.query.path, WIDTH_PX),
+    )
 
 
 def _picture(path: Path, width_px: int) -> bytes | None:

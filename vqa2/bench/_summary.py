@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vqa2.bench._matrix import Row
 from vqa2.core.records import Report
 
 
@@ -29,19 +30,21 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question as asked; `mark` is 1 for right, 0 for wrong, between them for partly right, None where answers are
-    not graded; `thumbnail` is a PNG (bytes or a file), None where there is none."""
+    """One item as asked; `mark` is 1 for right, 0 for wrong, between them for partly right, None where answers are
+    not graded; `thumbnail` is a PNG, None where there is none."""
 
+    id: str
     question: str
     reference: str
     reply: str
     mark: float | None
-    thumbnail: bytes | Path | None = None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """Everything but the reports. `ablation`: variant name -> its reports. `environment`: as core.run.environment
+    """Everything but the reports. `worst`: benchmark -> its worst items. `abilities`: the run's stages x abilities.
+    `ablation`: variant name -> its reports. `environment`: as core.run.environment
     gives it. `config`: the composed configuration as YAML."""
 
     data_note: str
@@ -49,6 +52,8 @@ class RunSummary:
     points: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     samples_note: str = ""
+    worst: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    abilities: Sequence[Row] = ()
     ablation: Mapping[str, Sequence[Report]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""

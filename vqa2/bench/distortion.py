@@ -10,14 +10,19 @@ from typing import Annotated
 
 from annotated_types import Ge, MinLen
 
-from vqa2.bench._items import Grade, Item, Marks, errors, shorten
+from vqa2.bench._items import Breakdowns, Grade, Item, Marks, errors, shorten
 from vqa2.bench._parse import name_in
 from vqa2.bench._rows import query_of, rows_of
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
-from vqa2.core.records import Answer, Instruction, Report
+from vqa2.core.records import Answer, Instruction, Metric, Report
 
 _TAGS = ("distortion", "variant")
+_BREAKDOWNS: Breakdowns = {
+    "accuracy by kind": lambda i: [i.target["kind"]],
+    "accuracy by distortion": lambda i: [i.target["reference"]],
+    "accuracy by temporal variant": lambda i: [i.target["variant"]] if i.target["kind"] == "temporal" else [],
+}
 
 
 @register("benchmark", "distortion")
@@ -51,8 +56,7 @@ class Distortion:
     def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
         """Accuracy overall, spatial and temporal, per distortion and per variant of the temporal ones."""
         marks = Marks(self.bootstrap, self.seed)
-        grades = [self.grade(i, a.text) for i, a in zip(items, answers, strict=True) if a.text is not None]
-        temporal = [g for g in grades if g.item.target["kind"] == "temporal"]
+        grades = self._grades(items, answers)
         unread = [(g.item.query.id, g.reason) for g in grades if g.reason]
         return Report(
             benchmark=self.label,
@@ -61,14 +65,18 @@ class Distortion:
             n_expected=len(items),
             n_scored=len(grades) - len(unread),
             failures=(*errors(items, answers), *unread),
-            groups={
-                "accuracy by kind": marks.by(grades, lambda i: [i.target["kind"]]),
-                "accuracy by distortion": marks.by(grades, lambda i: [i.target["reference"]]),
-                "accuracy by temporal variant": marks.by(temporal, lambda i: [i.target["variant"]]),
-            },
+            groups={name: marks.by(grades, key) for name, key in _BREAKDOWNS.items()},
             notes=("a reply is read where it contains exactly one distortion name; unreadable replies count as wrong",),
             marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
+
+    def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
+        """Accuracies of `answers` minus those of `others`, on the items that both answered."""
+        first, second = self._grades(items, answers), self._grades(items, others)
+        return Marks(self.bootstrap, self.seed).differences("accuracy", first, second, _BREAKDOWNS)
+
+    def _grades(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Grade]:
+        return [self.grade(i, a.text) for i, a in zip(items, answers, strict=True) if a.text is not None]
 
     def _item(self, file: str, row: Instruction) -> Item:
         name, names = row.tags["distortion"], self.spatial + self.temporal

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 
 from vqa2.bench import _judge, _judge_rules
-from vqa2.bench._items import Grade, Item, Marks, errors, shorten
+from vqa2.bench._items import Breakdowns, Grade, Item, Marks, errors, shorten
 from vqa2.bench._judge import Judge, OpenAnswer, Verdict
 from vqa2.bench._judge_rules import Vocabulary
 from vqa2.bench._parse import letter, option
@@ -89,16 +89,23 @@ class QBenchVideo:
             n_scored=len(counted) - len(failures),
             failures=failures,
             groups={
-                "score by question type": marks.by(grades, lambda i: [i.target["kind"]]),
-                "score by quality concern": marks.by(grades, _concerns),
-                "score by video type": marks.by(grades, lambda i: [i.target["video_type"]]),
-                "score by context": marks.by(grades, lambda i: [i.target["context"]]),
+                **{name: marks.by(grades, key) for name, key in _BREAKDOWNS.items()},
                 **self._agreement(verdicts),
             },
             notes=self._notes(items, read, verdicts),
             deviations=self._deviations(items, read, len(counted) - sum(g.mark is not None for g in grades)),
             marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
+
+    def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
+        """Scores of `answers` minus those of `others`, on the questions that are graded for both."""
+        read = self._read()
+        first, second = (
+            [self._grade(i, a.text, verdicts)
+             for i, a in zip(items, some, strict=True) if a.text is not None and self._gradable(i, read)]
+            for some, verdicts in ((s, self._verdicts(items, s)) for s in (answers, others))
+        )  # fmt: skip
+        return Marks(self.bootstrap, self.seed).differences("Overall", first, second, _BREAKDOWNS)
 
     def _read(self) -> Questions:
         return read_questions(Path(self.file), Path(self.video_root), self.reference_keys, self.pairs == "include")
@@ -244,3 +251,11 @@ class QBenchVideo:
 def _concerns(item: Item) -> list[str]:
     concerns = list(item.target["concerns"])
     return [*concerns, " or ".join(_LENIENT)] if any(c in concerns for c in _LENIENT) else concerns
+
+
+_BREAKDOWNS: Breakdowns = {
+    "score by question type": lambda i: [i.target["kind"]],
+    "score by quality concern": _concerns,
+    "score by video type": lambda i: [i.target["video_type"]],
+    "score by context": lambda i: [i.target["context"]],
+}

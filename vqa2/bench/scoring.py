@@ -28,13 +28,15 @@ _GROUPED = ("SRCC", "PLCC raw")
 class Scoring:
     """`file`: instruction rows with MOS under `root`; the row's question (with its stall text) is what is asked.
 
-    `where`: tags a row must have, for sets with several rows a clip. `without`: instruction sets (any path) whose clips
-    are left out: what a model was trained on. `groups`: tags to break correlations down by.
-    `published_n`: how many items the published figures are on, null where nothing is published.
+    `prepare`: the command that makes the file, null where there is none. `where`: tags a row must have, for sets with
+    several rows a clip. `without`: instruction sets (any path) whose clips are left out: what a model was trained on.
+    `groups`: tags to break correlations down by. `published_n`: how many items the published figures are on, null where
+    nothing is published.
     """
 
     label: str
     root: str
+    prepare: str | None
     file: str
     where: dict[str, str]
     without: tuple[str, ...]
@@ -51,6 +53,8 @@ class Scoring:
     def items(self) -> list[Item]:
         """One item per row. DataError for a row without MOS, or with one outside 0-100."""
         root = Path(self.root)
+        if self.prepare is not None and not (root / self.file).is_file():
+            raise DataError(f"{root / self.file}: no such file; make it with `{self.prepare}`")
         rows = rows_of(root, self.file, (*self.groups, *self.where))
         rows = [r for r in rows if all(r.tags[tag] == value for tag, value in self.where.items())]
         made = []

@@ -29,6 +29,7 @@ PACKAGES = {
     "llm": "vqa2.llms",
     "expert": "vqa2.experts.tools",
     "source": "data_prep.sources",
+    "reader": "data_prep.readers",
     "set": "data_prep.sets",
 }
 _REGISTRY: dict[tuple[str, str], type] = {}

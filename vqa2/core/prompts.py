@@ -6,10 +6,12 @@ SCORE_QUESTION = "<video>\nHow would you rate the quality of this video?"
 SCORE_PREFIX = "The quality of this video is"
 """The begun answer of the level score: the training wording of VQA² (its released scorers write "the video")."""
 
+REASON_FORM = (
+    "First output the thinking process in <think> </think> tags and then the final answer in <answer> </answer> tags."
+)
 REASON_QUESTION = (
     "<video>\nWhat is your overall rating on the quality of this video? The rating is a float between 1 and 5, rounded "
-    "to two decimals. First output the thinking process in <think> </think> tags and then the final answer in "
-    "<answer> </answer> tags."
+    f"to two decimals. {REASON_FORM}"
 )
 
 LETTERS = "ABCDEFGH"

@@ -29,6 +29,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def local_rank() -> int:
+    """Rank of this process on its machine: which of its GPUs it takes."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def world_size() -> int:
     """Processes of this run; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -107,13 +107,10 @@ def paired_difference(
     bootstrap: int,
     seed: int,
 ) -> Metric:
-    """One of METRICS of the first predictions minus that of the second, on the same items.
-
-    Interval and two-sided p value (in `note`) from a paired bootstrap: both sides are resampled together, so that what
-    they share cancels. Undefined as in `quality_metric`, and without resamples.
-    """
+    """One of METRICS of the first predictions minus that of the second, on the same items (see `difference_metric`).
+    Undefined as in `quality_metric`."""
     (a, y), (b, _) = _pair(first, target), _pair(second, target)
-    reason = _undefined(name, a, y) or _undefined(name, b, y) or ("" if bootstrap else "undefined: bootstrap is 0")
+    reason = _undefined(name, a, y) or _undefined(name, b, y)
     if reason:
         return Metric(name=name, value=None, n=len(y), note=reason)
 
@@ -122,13 +119,25 @@ def paired_difference(
             return np.nan
         return METRICS[name](a[index], y[index]) - METRICS[name](b[index], y[index])
 
-    drawn = resampled_values(difference, len(y), bootstrap, seed)
+    return difference_metric(name, difference, len(y), bootstrap=bootstrap, seed=seed)
+
+
+def difference_metric(
+    name: str, difference: Callable[[np.ndarray], float], n: int, *, bootstrap: int, seed: int
+) -> Metric:
+    """A difference between two predictors on n items, `difference(index)` of the items of a resample.
+
+    Interval and two-sided p value (in `note`) from a paired bootstrap: both sides are resampled together, so that what
+    they share cancels. Undefined without items or resamples.
+    """
+    drawn = resampled_values(difference, n, bootstrap, seed) if n else np.array([])
     if not len(drawn):
-        return Metric(name=name, value=None, n=len(y), note="undefined: no usable resample")
+        reason = "no items" if not n else "bootstrap is 0" if not bootstrap else "no usable resample"
+        return Metric(name=name, value=None, n=n, note=f"undefined: {reason}")
     below, above = (1 + np.sum(drawn <= 0)) / (len(drawn) + 1), (1 + np.sum(drawn >= 0)) / (len(drawn) + 1)
     lo, hi = np.percentile(drawn, [2.5, 97.5])
     note = f"p = {min(1.0, 2 * min(below, above)):.3g} (paired bootstrap, {len(drawn)} resamples)"
-    return Metric(name=name, value=difference(np.arange(len(y))), n=len(y), lo=float(lo), hi=float(hi), note=note)
+    return Metric(name=name, value=difference(np.arange(n)), n=n, lo=float(lo), hi=float(hi), note=note)
 
 
 def _fitted(name: str, predicted: Sequence[float], target: Sequence[float], bootstrap: int, seed: int) -> Metric:

@@ -45,7 +45,8 @@ class VideoSpec:
 @dataclass(frozen=True)
 class Video:
     """A decoded clip: `key [K,H,W,3]`, `motion [T,h,w,3]`, their times in seconds and, for each motion frame, the
-    second (index of the key frame) it belongs to. `dropped`: key frames left out by `thinned`."""
+    second (index of the key frame) it belongs to. `dropped`: key frames left out by `thinned`. `second_from`: where the
+    second of two clips begins, in seconds."""
 
     key: np.ndarray
     motion: np.ndarray
@@ -55,6 +56,7 @@ class Video:
     fps: float
     path: str
     dropped: int = 0
+    second_from: float | None = None
 
 
 def thinned(video: Video, keep: int) -> Video:

@@ -26,6 +26,7 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.fit import logistic4
 from vqa2.core.run import fingerprint
 
 Form = Literal["logistic5", "logistic5_printed", "logistic4", "linear", "isotonic"]
@@ -40,13 +41,9 @@ def logistic5(x: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: flo
 
 
 def logistic5_printed(x: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: float) -> np.ndarray:
-    """AgenticIQA eq. 6 letter by letter."""
-    return b1 * (0.5 - np.exp(-b2 * (x - b3))) + b4 * x + b5
-
-
-def logistic4(x: np.ndarray, b1: float, b2: float, b3: float, b4: float) -> np.ndarray:
-    """From b2 to b1 around b3."""
-    return b2 + (b1 - b2) * expit((x - b3) / abs(b4))
+    """AgenticIQA eq. 6 letter by letter; it grows without bound, so that large arguments overflow to infinity."""
+    with np.errstate(over="ignore"):
+        return b1 * (0.5 - np.exp(-b2 * (x - b3))) + b4 * x + b5
 
 
 def linear(x: np.ndarray, b1: float, b2: float) -> np.ndarray:

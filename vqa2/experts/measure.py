@@ -6,6 +6,7 @@ neither.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,12 +28,12 @@ READINGS, TABLE = "readings.jsonl", "experts.json"
 
 @spec
 class ExpertsRun:
-    """`data`: a data root; `fit` and `test`: files of instruction rows with MOS in it. At most `fit_limit` rows are
+    """`root`: a data root; `fit` and `test`: files of instruction rows with MOS in it. At most `fit_limit` rows are
     fitted on, evenly spread over the file. The first of `forms` that fits is taken. Everything is written to `out`, the
     calibrations to the pool's folder."""
 
     experts: PoolSpec
-    data: str
+    root: str
     fit: str
     test: str
     fit_limit: Annotated[int, Ge(8)]
@@ -44,11 +45,11 @@ class ExpertsRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Rated:
-    """A media with its MOS (0-100) and the distortion it is known for (empty: unknown, `none`: clean)."""
+    """A media with its MOS (0-100) and the names of the distortion it is known for (`none`: clean)."""
 
     media: Media
     mos: float
-    distortion: str
+    distortion: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def rated(root: Path, file: str, limit: int | None) -> list[Rated]:
         Rated(
             media=Media(path=inside(root, r.media), kind=r.kind, id=r.clip_id),
             mos=r.mos,
-            distortion=r.tags.get("variant", ""),
+            distortion=tuple(r.tags[tag] for tag in ("distortion", "variant") if tag in r.tags),
         )
         for r in chosen
     ]
@@ -151,7 +152,7 @@ def calibrate(
 
 def run(made: ExpertsRun, advance: Callable[[str, int, int], None]) -> tuple[list[Row], dict[str, str]]:
     """Measures, calibrates, writes; returns the rows, best first, and what has no row with the reason."""
-    root, out = Path(made.data), Path(made.out)
+    root, out = Path(made.root), Path(made.out)
     with made.experts.open() as pool:
         left_out = dict(pool.left_out)
         for name in pool.experts:
@@ -163,7 +164,7 @@ def run(made: ExpertsRun, advance: Callable[[str, int, int], None]) -> tuple[lis
         rows = []
         for name, readings in tested.items():
             try:
-                curve = calibrate(pool.subject(name), made.forms, f"{made.data}/{made.fit}", to_fit, fitted[name])
+                curve = calibrate(pool.subject(name), made.forms, f"{made.root}/{made.fit}", to_fit, fitted[name])
                 save(curve, Path(made.experts.calibration))
             except DataError as err:
                 curve, left_out[name] = None, f"not calibrated: {err}"
@@ -189,13 +190,8 @@ def _row(
         x, y = [scores(raw) for _, raw in chosen], [i.mos for i, _ in chosen]
         return quality_metric(kind, x, y, bootstrap=made.bootstrap, seed=made.seed)
 
-    failures: dict[str, int] = {}
-    for reading in readings:
-        if reading.raw is None:
-            failures[f"{reading.failure}: {reading.reason}"] = (
-                failures.get(f"{reading.failure}: {reading.reason}", 0) + 1
-            )
-    own = [(i, raw) for i, raw in pairs if i.distortion in (*info.strengths, "none")]
+    failures = Counter(f"{r.failure}: {r.reason}" for r in readings if r.raw is None)
+    own = [(i, raw) for i, raw in pairs if {*i.distortion} & {*info.strengths, "none"}]
     none = Metric(name="PLCC raw", value=None, n=0, note="not calibrated")
     return Row(
         expert=name,
@@ -205,5 +201,5 @@ def _row(
         plcc=metric("PLCC raw", pairs, curve) if curve else none,
         own=metric("SRCC", own, lambda raw: sign * raw),
         seconds=sum(r.seconds for r in readings) / max(1, len(readings)),
-        failures=failures,
+        failures=dict(failures),
     )

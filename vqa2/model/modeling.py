@@ -20,6 +20,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionModel,
 )
 
+from vqa2.model._head import Head
 from vqa2.model.motion import MotionConfig, MotionTower
 
 
@@ -190,8 +191,7 @@ class VQA2Model(_MotionInit, LlavaOnevisionModel):
             return embeds.new_zeros(())
         side, small = self.config.vision_config.image_size, self.config.motion_config.image_size
         visual = self._visual(self.see(embeds.new_zeros(1, 3, side, side)), [1])
-        motion = self.motion_tower.place(self.motion_tower.fast(embeds.new_zeros(4, 3, small, small), [4]), [4])
-        return visual[0].sum() + self.motion_projector(motion).sum()
+        return visual[0].sum() + self.motion_tokens(embeds.new_zeros(4, 3, small, small), [4]).sum()
 
 
 def _trains(module: nn.Module) -> bool:
@@ -213,7 +213,7 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
         # The parent's constructor would build a VQA2Model's parent; the two modules are made here instead.
         super(LlavaOnevisionForConditionalGeneration, self).__init__(config)
         self.model = VQA2Model(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = Head(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
     def embed(self, input_ids: Tensor, **media: Tensor) -> Tensor:
@@ -275,8 +275,7 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
     def _loss(self, hidden: Tensor, labels: Tensor, num_items: int | Tensor | None) -> Tensor:
         targets = labels[:, 1:]
         chosen = targets != -100
-        logits = self.lm_head(hidden[:, :-1][chosen]).float()
-        total = nn.functional.cross_entropy(logits, targets[chosen], reduction="sum")
+        total = self.lm_head(hidden[:, :-1][chosen], targets[chosen])
         return total / (num_items if num_items is not None else chosen.sum().clamp(min=1))
 
     def generate(self, input_ids: Tensor | None = None, **kwargs) -> Tensor:

@@ -12,6 +12,7 @@ features depend on itself and drift in a frozen tower.
 import torch
 from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from vqa2.core.errors import ConfigError
 
@@ -192,12 +193,32 @@ class MotionTower(nn.Module):
         clips = frames.split(lengths)
         out: list[Tensor | None] = [None] * len(clips)
         flags = learn or [True] * len(clips)
-        for length, flag in sorted(set(zip(lengths, flags))):
+        groups = sorted(set(zip(lengths, flags)))
+        # Asked before the first pass: the processes talk in the same order.
+        blank = self._blank_passes(sum(self._passes(length) for length, _ in groups), frames.device)
+        for length, flag in groups:
             members = [i for i, key in enumerate(zip(lengths, flags)) if key == (length, flag)]
             self._set_batchnorm(self.training and self.train_batchnorm and flag)
             batch = torch.stack([clips[i] for i in members]).transpose(1, 2)
             features = self.fast_features(batch)
             for row, i in enumerate(members):
                 out[i] = features[row]
+        self._set_batchnorm(False)
+        still = frames.new_zeros(1, 3, 4, *frames.shape[2:])
+        for _ in range(blank):
+            out.append(self._features(still)[0, :0])
         self._set_batchnorm(self.training and self.train_batchnorm)
         return torch.cat(out)
+
+    def _passes(self, length: int) -> int:
+        """How often the blocks run for clips of this length."""
+        return 1 if self.train_batchnorm else -(-length // self.config.chunk_frames)
+
+    def _blank_passes(self, done: int, device: torch.device) -> int:
+        """Under ZeRO-3, processes gather a block's weights together each time it runs, so they must run it equally
+        often: how many blank clips a process with fewer lengths or shorter clips has to see after its own `done`."""
+        if not (self.training and is_deepspeed_zero3_enabled()):
+            return 0
+        most = torch.tensor(done, device=device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most) - done

@@ -6,49 +6,103 @@ softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vqa2.core.errors import ConfigError, MediaError
-from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
 from vqa2.core.records import Answer, Kind, Query, Turn
+from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
-from vqa2.data.video import Video, VideoSpec, read_media
+from vqa2.data.ahead import Ahead, Reader
+from vqa2.data.video import Video, VideoSpec
 from vqa2.model.processing import END, PAD, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-class ModelPredictor:
-    """A trained model that scores and answers; the Predictor protocol of vqa2/core/records.py.
+_Laid = tuple[Query, list[int], Video]
+"""A question with its ids and its clip."""
 
-    Scoring takes one clip a pass. Answers are generated for all queries of a call at once, left-padded; the caller's
-    batch size bounds memory.
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How clips are read and answers made: `max_new_tokens` bounds answers, `workers` decode ahead of the model."""
+
+    video: VideoSpec
+    device: str
+    max_new_tokens: int
+    workers: int
+
+
+class ModelPredictor:
+    """A model that scores and answers; the Predictor protocol of vqa2/core/records.py.
+
+    The queries of a call are one batch, padded on the left; the caller's batch size bounds memory. A query about two
+    clips is asked about both, one after the other. `fingerprint` covers weights, texts and every setting above.
     """
 
-    def __init__(self, folder: Path, video: VideoSpec, device: str, max_new_tokens: int) -> None:
+    def __init__(self, model, processor, name: str, checkpoint: str, inference: Inference) -> None:
+        """`checkpoint`: a hash of everything that was loaded."""
+        self.model, self.processor, self.name, self.inference = model, processor, name, inference
+        self.device = model.device
+        settings = asdict(inference) | {"dtype": str(model.dtype), "layout": processor.layout}
+        settings.pop("workers")
+        self.provenance: dict[str, Any] = {"model": name, "checkpoint": checkpoint, **settings}
+        self.fingerprint = fingerprint([checkpoint, settings])
+        sizes = [(size, size) for size in (processor.image_size, processor.motion_size)]
+        self._clips = Ahead(Reader(*sizes, inference.video), inference.workers)
+        self._levels = level_ids(processor.tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path, inference: Inference) -> "ModelPredictor":
+        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without one."""
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
-        self.model = AutoModelForImageTextToText.from_pretrained(folder).to(device).eval()
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.name, self.video, self.device, self.max_new_tokens = str(folder), video, device, max_new_tokens
-        self.fingerprint = _hash(folder / "model.safetensors.index.json", *sorted(folder.glob("*.safetensors")))
-        self._levels = level_ids(self.processor.tokenizer)
+        device = f"cuda:{local_rank()}" if inference.device == "cuda" else inference.device
+        model = AutoModelForImageTextToText.from_pretrained(folder).to(device)
+        checkpoint = _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
+        return cls(model.eval(), AutoProcessor.from_pretrained(folder), str(folder), checkpoint, inference)
+
+    def plan(self, queries: Sequence[Query]) -> None:
+        """Tells what will be asked, in order, so that clips can be decoded ahead."""
+        self._clips.plan(queries)
+
+    def length(self, query: Query) -> int:
+        """About how many tokens a query takes, by its files' headers: neighbors in length share a batch well."""
+        key, motion = self._clips.reader.frames(query)
+        return key * self.processor.tokens_per_frame + motion + len(query.question or SCORE_QUESTION) // 4
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
-        """score01 and level probabilities per query; an unreadable file gives an Answer with `error`."""
-        return [self._guard(q, self._score) for q in queries]
+        """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
+        return self._each(queries, SCORE_PREFIX, self._score)
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Greedy answers; what cannot be read gives an Answer with `error`."""
+        for query in queries:
+            if query.question is None:
+                raise ConfigError(f"{query.id}: a question is needed to answer")
+        return self._each(queries, "", self._generate)
 
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Greedy answers; an unreadable file gives an Answer with `error`."""
-        read = {q.id: self._guard(q, lambda q, v: (q, v)) for q in queries}
-        good = [item for item in read.values() if not isinstance(item, Answer)]
-        made = {a.id: a for a in self._generate(good)} if good else {}
-        return [made.get(q.id, read[q.id]) for q in queries]
+    def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
+        """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
+        failed, good = {}, []
+        for query in queries:
+            try:
+                ids, video = self._prompt(query, query.question or SCORE_QUESTION, self._read(query), begun)
+                good.append((query, ids, video))
+            except MediaError as err:
+                failed[query.id] = Answer(id=query.id, error=err.reason)
+            except DataError as err:
+                failed[query.id] = Answer(id=query.id, error=str(err))
+        made = {a.id: a for a in work(good)} if good else {}
+        return [made.get(q.id) or failed[q.id] for q in queries]
 
     @torch.inference_mode()
     def options(self, query: Query, replies: Sequence[str]) -> list[float]:
@@ -70,53 +124,48 @@ class ModelPredictor:
         logits = torch.cat((first.logits, rest), 1)[0].float().log_softmax(-1)
         return logits.gather(1, tail[0, :, None]).sum().item()
 
-    def _guard(self, query: Query, fn):
-        try:
-            return fn(query, self._read(query))
-        except MediaError as err:
-            return Answer(id=query.id, error=err.reason)
-
     def _read(self, query: Query) -> Video:
-        image, motion = self.processor.image_size, self.processor.motion_size
-        return read_media(query.path, query.kind, (image, image), (motion, motion), self.video)
+        return self._clips.read(query)
 
     def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
         """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        turns = (Turn(user=question, assistant=""),)
-        video = self.processor.fit(turns, video, query.id)
+        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
+        first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
+        turns = (Turn(user=with_counts(question, len(video.key), first, len(video.motion)), assistant=""),)
         ids = self.processor.example(turns, video, query.id).input_ids
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
+
+    def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
+        """Ids `[B,L]` padded on the left, their mask, and the media."""
+        length, pad = max(len(ids) for _, ids, _ in items), self.processor.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (length - len(p)) + p for _, p, _ in items], device=self.device)
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for _, p, _ in items], device=self.device)
+        return {"input_ids": ids, "attention_mask": mask, **self._media([video for _, _, video in items])}
 
     def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
         media = self.processor.media(videos)
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
 
-    @torch.inference_mode()
-    def _score(self, query: Query, video: Video) -> Answer:
-        ids, video = self._prompt(query, query.question or SCORE_QUESTION, video, SCORE_PREFIX)
-        inputs = torch.tensor([ids], device=self.device)
-        logits = self.model(inputs, logits_to_keep=1, **self._media([video])).logits[0, -1]
-        levels = logits[self._levels].float().softmax(-1).tolist()
-        return Answer(id=query.id, score01=level_score(levels), levels=tuple(levels), dropped_key_frames=video.dropped)
+    def _score(self, items: Sequence[_Laid]) -> list[Answer]:
+        inputs = self._inputs(items)
+        positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
+        levels = logits[:, self._levels].float().softmax(-1).tolist()
+        return [
+            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=video.dropped)
+            for (query, _, video), row in zip(items, levels)
+        ]
 
-    def _generate(self, items: Sequence[tuple[Query, Video]]) -> list[Answer]:
-        for query, _ in items:
-            if query.question is None:
-                raise ConfigError(f"{query.id}: a question is needed to answer")
-        prompts, videos = zip(*[self._prompt(query, query.question, video, "") for query, video in items])
-        length, pad = max(map(len, prompts)), self.processor.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=self.device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        media = self._media(videos)
-        new = self.model.generate(
-            ids, attention_mask=mask, do_sample=False, max_new_tokens=self.max_new_tokens, **media
-        )
+    def _generate(self, items: Sequence[_Laid]) -> list[Answer]:
+        inputs = self._inputs(items)
+        ids = inputs.pop("input_ids")
+        new = self.model.generate(ids, do_sample=False, max_new_tokens=self.inference.max_new_tokens, **inputs)
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
         texts = [text.split(END)[0].replace(PAD, "").strip() for text in texts]
         return [
             Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
-            for (query, _), video, text in zip(items, videos, texts)
+            for (query, _, video), text in zip(items, texts)
         ]
 
 
@@ -138,10 +187,11 @@ def media_files(target: Path) -> list[Path]:
 
 
 def _hash(*paths: Path) -> str:
+    """sha256 over names and contents."""
     digest = hashlib.sha256()
     for path in paths:
-        if path.is_file():
-            with path.open("rb") as handle:
-                while block := handle.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()[:16]
+        digest.update(path.name.encode())
+        with path.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

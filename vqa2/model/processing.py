@@ -105,14 +105,20 @@ class VQA2Processor(ProcessorMixin):
         Key frames go, evenly over the clip; never motion frames, question or answer (the released code cuts the end
         off, where both stand). A row that cannot fit so is a DataError.
         """
-        over = len(self.example(turns, video, where).input_ids) - self.max_length
+        length, keys = len(self.example(turns, video, where).input_ids), 0 if video is None else len(video.key)
+        keep = self.kept_keys(length, keys, where)
+        return video if video is None or keep == keys else thinned(video, keep)
+
+    def kept_keys(self, length: int, keys: int, where: str) -> int:
+        """How many of its key frames a row of `length` tokens keeps."""
+        over = length - self.max_length
         if over <= 0:
-            return video
-        keep = 0 if video is None else len(video.key) - -(-over // self.tokens_per_frame)
-        if video is None or keep < 1:
-            what = "the text takes" if video is None else "text, one key frame and motion frames take"
+            return keys
+        keep = keys - -(-over // self.tokens_per_frame)
+        if keep < 1:
+            what = "text, one key frame and motion frames take" if keys else "the text takes"
             raise DataError(f"{where}: {what} more than model.max_length={self.max_length} tokens; shorten it")
-        return thinned(video, keep)
+        return keep
 
     def media(self, videos: Sequence[Video]) -> dict[str, Tensor]:
         """`key_frames [ΣK,3,H,W]` (float32 in [-1, 1]), `motion_frames [ΣT,3,h,w]` (uint8; the motion tower makes

@@ -10,7 +10,7 @@ from vqa2.core.config import spec
 from vqa2.core.errors import MediaError
 from vqa2.core.records import Answer, Kind, Query
 from vqa2.data.video import VideoSpec
-from vqa2.model.predict import ModelPredictor
+from vqa2.model.predict import Inference, ModelPredictor
 
 
 @spec
@@ -26,7 +26,8 @@ class VoiceSpec:
     def open(self) -> "ModelVoice | None":
         """None where no folder is named."""
         folders = {folder for folder in (self.score, self.answer) if folder is not None}
-        models = {f: ModelPredictor(Path(f), self.video, self.device, self.max_new_tokens) for f in sorted(folders)}
+        made = Inference(video=self.video, device=self.device, max_new_tokens=self.max_new_tokens, workers=0)
+        models = {f: ModelPredictor.load(Path(f), made) for f in sorted(folders)}
         return ModelVoice(models.get(self.score or ""), models.get(self.answer or "")) if models else None
 
 

@@ -29,11 +29,12 @@ class ConstantPredictor:
         self._score01, self._text = score01, text
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
-        return [_missing(q) or Answer(id=q.id, score01=self._score01) for q in queries]
+        return [missing(q) or Answer(id=q.id, score01=self._score01) for q in queries]
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        return [_missing(q) or Answer(id=q.id, text=self._text) for q in queries]
+        return [missing(q) or Answer(id=q.id, text=self._text) for q in queries]
 
 
-def _missing(query: Query) -> Answer | None:
+def missing(query: Query) -> Answer | None:
+    """The failure of a query whose file is not there."""
     return None if query.path.is_file() else Answer(id=query.id, error="no such file")

@@ -6,7 +6,7 @@ Not in VQAThinker, whose rows are ratings alone; the 0/1 reward on closed questi
 
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge
 
 from vqa2.core.config import register
 from vqa2.rewards._answer import read_choice
@@ -16,7 +16,7 @@ from vqa2.rewards._answer import read_choice
 class Accuracy:
     """1 where the answer block holds the letter of the right option, else 0; None for prompts that ask for a rating."""
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
 
     def __call__(self, completions: list[str], *, choice: list[str | None], **_: object) -> list[float | None]:
         """`choice`: the right letter of a multiple-choice prompt, None for a rating prompt."""

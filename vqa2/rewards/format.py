@@ -6,7 +6,7 @@ blocks (the released pattern accepts several thoughts and answers in a row). Wha
 
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge
 
 from vqa2.core.config import register
 from vqa2.rewards._answer import has_form
@@ -16,7 +16,7 @@ from vqa2.rewards._answer import has_form
 class Format:
     """1 where the whole completion has the form `<think>…</think><answer>…</answer>`, else 0."""
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
 
     def __call__(self, completions: list[str], **_: object) -> list[float | None]:
         """One reward per completion."""

@@ -17,7 +17,7 @@ class Overlong:
     `max_tokens` is the policy's `max_completion_length`, which no completion exceeds; the end token counts.
     """
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
     max_tokens: Annotated[int, Ge(1)]
     cache: Annotated[float, Gt(0), Le(1)]
 

@@ -26,7 +26,7 @@ class Ranking:
     """Mean fidelity against all other prompts, in [0, 1 + eps]; `eps` guards both the variance and the roots. `memory`:
     how many prompts of earlier steps, each with the answers it then got, are opponents, too (0: none)."""
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
     eps: Annotated[float, Gt(0)]
     memory: Annotated[int, Ge(0)]
 

@@ -8,7 +8,7 @@ has one version of it. Not applicable (None) to prompts that ask for no rating.
 
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from vqa2.core.config import register
 from vqa2.rewards._answer import read_answer
@@ -19,7 +19,7 @@ from vqa2.rewards._scoring import bell
 class Regression:
     """exp(-(answer - target)² / 2 sigma²); `sigma` in points of the 1-5 scale."""
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
     sigma: Annotated[float, Gt(0)]
 
     def __call__(self, completions: list[str], *, target: list[float | None], **_: object) -> list[float | None]:

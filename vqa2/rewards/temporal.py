@@ -54,7 +54,7 @@ class Temporal:
     """`bonus` for clean answers with a regression reward above `regression_above` and a ranking reward above
     `ranking_above`, combined as `variant` says. `sigma`, `eps`: of the regression and the ranking reward."""
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Ge(0)]
     variant: Literal["fixed", "paper_aug", "release_nov"]
     bonus: Annotated[float, Gt(0)]
     regression_above: Annotated[float, Ge(0)]

@@ -48,6 +48,23 @@ class MicroBatch:
         return [record for piece in self.pieces for record in piece.records]
 
 
+Encoded = dict[tuple, dict[str, torch.Tensor]]
+"""Clip -> what the towers make of it (see VQA2Model.encode)."""
+
+
+def encode_once(model, media: dict[str, Any], names: Sequence[tuple], known: Encoded) -> dict[str, Any]:
+    """`media` as the towers see them, one clip per prompt; a clip that several prompts ask about is encoded once.
+    `names [P]` tell the clips apart."""
+    new = [k for k, name in enumerate(names) if name not in known and name not in names[:k]]
+    if new:
+        made = model.encode(take_clips(media, new))
+        known.update((names[k], take_clips(made, [row])) for row, k in enumerate(new))
+        if len(new) == len(names):
+            return made
+    parts = [known[name] for name in names]
+    return {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
+
+
 @dataclass(frozen=True)
 class Roller:
     """Samples the completions of collated micro-batches. `prepare` moves tensors to the device; `drop_clipped`:
@@ -57,14 +74,17 @@ class Roller:
     drop_clipped: bool
     prepare: Callable[[dict[str, Any]], dict[str, Any]]
 
-    def __call__(self, model, pair: dict[str, Any], key: tuple[int, ...], sampling: Sampling) -> MicroBatch:
-        """`pair` is what `Pairs` collates; random numbers depend on `key` and the prompt."""
+    def __call__(
+        self, model, pair: dict[str, Any], key: tuple[int, ...], sampling: Sampling, known: Encoded
+    ) -> MicroBatch:
+        """`pair` is what `Pairs` collates; random numbers depend on `key` and the prompt. `known`: clips that the
+        towers have seen in this step; it grows."""
         if pair["clean"] is None:
             return MicroBatch([], pair["broken"], {}, 0)
         batch = self.prepare(prompt_batch(pair["clean"]))
         rows: list[Instruction] = batch.pop("rows")
         dropped = batch.pop("dropped_key_frames")
-        encoded = model.encode(batch["media"])
+        encoded = encode_once(model, batch["media"], pair["names"], known)
         numbers = uniforms((*key, 0), [r.id for r in rows], sampling)
         rollout = sample(model, batch | {"media": encoded}, sampling, numbers)
         perturbed: dict[str, list[str]] = {}

@@ -50,7 +50,8 @@ class Broken:
 @dataclass(frozen=True)
 class Pairs:
     """Rows -> the collated clean batch (None without a readable clip) and, where the temporal reward asks for it, the
-    perturbed copies of its rated videos; `broken` rows, and `thumbnails` by row id.
+    perturbed copies of its rated videos; `names` that tell the clips of the clean batch apart; `broken` rows, and
+    `thumbnails` by row id.
 
     A clip's perturbation depends on the seed and its row id: workers and resumed runs draw the same.
     """
@@ -71,6 +72,8 @@ class Pairs:
         return {
             "clean": self.collate.collate(kept, videos) if kept else None,
             "disturbed": self._disturbed(kept, videos, moving) if self.temporal and moving else None,
+            # Prompts of different lengths may leave room for different numbers of key frames.
+            "names": [(r.media, 0 if v is None else len(v.key)) for r, v in zip(kept, videos)],
             "broken": broken,
             "thumbnails": {r.id: thumbnail(v) for r, v in zip(kept, videos) if v is not None},
         }

@@ -51,8 +51,9 @@ def score(parts: Tensor, weights: Tensor, group: int, scale: Scale, aggregation:
 
 
 def _weighted(parts: Tensor, weights: Tensor) -> Tensor:
-    """Sum over the rewards that apply, their weights scaled to the sum of all `[S]`; NaN where none applies."""
-    applies = ~parts.isnan()
+    """Sum over the rewards that apply, their weights scaled to the sum of all `[S]`; NaN where none with a weight
+    applies."""
+    applies = ~parts.isnan() & (weights > 0)
     share = weights.sum() / (applies * weights).sum(1)
     return torch.where(applies.any(1), (parts.nan_to_num(0.0) * weights).sum(1) * share, torch.nan)
 

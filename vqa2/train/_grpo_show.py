@@ -25,6 +25,7 @@ from vqa2.train._grpo_step import Judged
 
 BROKEN = "broken.jsonl"
 SHOWN, PAGE, TEMPLATE = "shown.jsonl", "completions.html", "completions.html.j2"
+PAGE_STEPS = 50
 
 
 @spec
@@ -86,13 +87,13 @@ def shown_rows(
 
 
 def write_page(folder: Path) -> None:
-    """`completions.html` of a run folder, newest step first."""
+    """`completions.html` of a run folder: the last `PAGE_STEPS` shown steps, newest first."""
     rows = StepFile(folder / SHOWN).read()
     steps = [(step, list(prompts)) for step, prompts in groupby(rows, key=lambda row: row["step"])]
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = env.from_string(resources.files("vqa2.train").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     part = folder / f"{PAGE}.part"
-    part.write_text(template.render(title=folder.name, steps=steps[::-1]), encoding="utf-8")
+    part.write_text(template.render(title=folder.name, steps=steps[: -PAGE_STEPS - 1 : -1]), encoding="utf-8")
     part.replace(folder / PAGE)
 
 

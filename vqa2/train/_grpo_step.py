@@ -6,8 +6,9 @@ Every method is called by all processes together, and decides from numbers that 
 Shapes: G completions per prompt, S completions of the step over all processes, R rewards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from accelerate.utils import gather_object
 from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction
 from vqa2.rewards._scoring import EMPTY, Field, field_of
-from vqa2.train._grpo_collect import MicroBatch, Roller, dead_prompts, substitutes, without
+from vqa2.train._grpo_collect import Encoded, MicroBatch, Roller, dead_prompts, substitutes, without
 from vqa2.train._grpo_inputs import Broken, Pairs
 from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_loss import Aggregation, Scale, Scored, score
@@ -62,7 +63,8 @@ class Steps:
     def train(self, model, pairs: list[dict[str, Any]], key: Key, sampling: Sampling):
         """Collated micro-batches -> micro-batches with completions, the step as judged, and how many groups were
         replaced. A step in which no process has a readable clip is empty."""
-        micro = [self.roll(model, pair, key, sampling) for pair in pairs]
+        known: Encoded = {}
+        micro = [self.roll(model, pair, key, sampling, known) for pair in pairs]
         judged, replaced = self._judged(micro, sampling.num, key, self.memory.past), 0
         for attempt in range(1, self.resample_rounds + 1):
             if not judged.everyone:
@@ -72,7 +74,8 @@ class Steps:
             if not fresh:
                 break
             replaced += len(fresh)
-            micro = [self._refilled(model, m, fresh, key, sampling) for m in micro]
+            again = partial(self.roll, model, key=key, sampling=sampling, known=known)
+            micro = [self._refilled(again, m, fresh) for m in micro]
             judged = self._judged(micro, sampling.num, key, self.memory.past)
         everyone = judged.everyone
         own = field_of([r.prompt_id for r in everyone], [_rating(r) for r in everyone], [r.target for r in everyone])
@@ -84,7 +87,7 @@ class Steps:
         replacing, no shuffling."""
         mine = list(rows)[self.accelerator.process_index :: self.accelerator.num_processes]
         chunks = [mine[k : k + size] for k in range(0, len(mine), size)]
-        micro = [self.roll(model, self.pairs(chunk), (seed, 0), sampling) for chunk in chunks]
+        micro = [self.roll(model, self.pairs(chunk), (seed, 0), sampling, {}) for chunk in chunks]
         return self._judged(micro, sampling.num, None, EMPTY)
 
     def _judged(self, micro: Sequence[MicroBatch], group: int, shuffle: Key | None, past: Field) -> Judged:
@@ -104,12 +107,14 @@ class Steps:
         mine = slice(start, start + len(records))
         return Judged(everyone=everyone, mine=mine, broken=broken, verdict=verdict, scored=scored)
 
-    def _refilled(self, model, micro: MicroBatch, fresh: dict[str, Instruction], key: Key, sampling: Sampling):
+    def _refilled(
+        self, roll: Callable[[dict[str, Any]], MicroBatch], micro: MicroBatch, fresh: dict[str, Instruction]
+    ) -> MicroBatch:
         """The micro-batch with other prompts in place of those in `fresh`."""
         ours = [i for i in dict.fromkeys(r.prompt_id for r in micro.records) if i in fresh]
         if not ours:
             return micro
-        more = self.roll(model, self.pairs([fresh[i] for i in ours]), key, sampling)
+        more = roll(self.pairs([fresh[i] for i in ours]))
         return MicroBatch(
             pieces=without(micro, set(ours)).pieces + more.pieces,
             broken=micro.broken + more.broken,
@@ -121,11 +126,12 @@ class Steps:
         """A piece's tensors for a micro-batch without any clip: processes must do as many passes as each other, and
         this one counts for nothing. DataError where no clip of the data can be read."""
         rng = np.random.default_rng([*key, self.accelerator.process_index])
-        for k in rng.permutation(len(self.rows))[:SPARE_TRIES].tolist():
-            micro = self.roll(model, self.pairs([self.rows[k]]), key, sampling)
+        tries = rng.permutation(len(self.rows))[:SPARE_TRIES].tolist()
+        for k in tries:
+            micro = self.roll(model, self.pairs([self.rows[k]]), key, sampling, {})
             if micro.pieces:
                 return micro.pieces[0].batch
-        raise DataError(f"{self.rows[k].media}: {SPARE_TRIES} clips in a row cannot be read; is the data still there?")
+        raise DataError(f"{self.rows[k].media}: {len(tries)} clips in a row cannot be read; is the data still there?")
 
 
 def _rating(record: Record) -> float | None:

@@ -17,7 +17,9 @@ METRICS = "metrics.jsonl"
 
 
 class RichProgress(TrainerCallback):
-    """A bar on terminals; a line about every ten seconds elsewhere."""
+    """A bar on terminals; a line about every ten seconds elsewhere; after the first steps, how long the rest takes."""
+
+    ENOUGH = 4
 
     def __init__(self, label: str) -> None:
         self.label, self.console = label, Console(stderr=True)
@@ -39,13 +41,21 @@ class RichProgress(TrainerCallback):
         self.latest = " ".join(f"{k} {logs[k]:.3f}" for k in shown if k in (logs or {})) or self.latest
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        now, done, left = time.monotonic(), state.global_step - self.first, state.max_steps - state.global_step
+        if done == 1:
+            self.warm = now
+        # The first step is slow: kernels are chosen, clips are decoded for the first time.
+        pace = (now - self.warm) / (done - 1) if done > 1 else now - self.start
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step, note=self.latest)
-        elif rank() == 0 and time.monotonic() - self.said > 10:
-            self.said = time.monotonic()
-            done = state.global_step - self.first
-            left = (self.said - self.start) / done * (state.max_steps - state.global_step)
-            self.console.print(f"{self.label} {state.global_step}/{state.max_steps}, {left:.0f} s left  {self.latest}")
+        elif rank() == 0 and now - self.said > 10:
+            self.said = now
+            self.console.print(
+                f"{self.label} {state.global_step}/{state.max_steps}, {pace * left:.0f} s left  {self.latest}"
+            )
+        if rank() == 0 and done == self.ENOUGH and left:
+            text = f"{self.label}: {pace:.2f} s a step, about {pace * left / 60:.1f} min for the other {left}"
+            self.console.print(text, highlight=False)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         if self.bar is not None:

@@ -100,11 +100,14 @@ def set_texts(root: Path) -> list[str]:
     return [text for p in paths for r in read_jsonl(p, Instruction) for t in r.turns for text in (t.user, t.assistant)]
 
 
-def usable_rows(context: Context, sets: dict[str, float], split: str) -> tuple[list[Instruction], int]:
-    """The mixture's rows without those whose clip is on the quarantine list; also how many were left out."""
+def usable_rows(
+    context: Context, sets: dict[str, float], split: str, quarantine: Path | None = None
+) -> tuple[list[Instruction], int]:
+    """The mixture's rows without those whose clip is on the quarantine list (the data root's, where no other is given);
+    also how many were left out."""
     root = Path(context.spec.data.root)
     rows = load_rows(root, sets, split, context.spec.seed)
-    bad = Quarantine.read(root / QUARANTINE)
+    bad = Quarantine.read(quarantine or root / QUARANTINE)
     kept = [r for r in rows if not bad or r.media is None or str(inside(root, r.media)) not in bad]
     if not kept:
         raise DataError(f"{root}: every row of {', '.join(sets)} is quarantined")

@@ -27,11 +27,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer, TrainerCallback
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOConfig
 from trl.models import prepare_deepspeed, unwrap_model_for_generation
 
-from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction
 from vqa2.core.run import say
 from vqa2.model.tune import only_lora, without_lora
@@ -45,11 +44,10 @@ from vqa2.train._grpo_loss import Tokens, policy_loss
 from vqa2.train._grpo_memory import RankingMemory
 from vqa2.train._grpo_show import RunFiles
 from vqa2.train._grpo_step import Judged, Steps
+from vqa2.train._grpo_tally import Tally
 from vqa2.train._packed import Packing, check_attention, forward_through, kernels, packs_of
 from vqa2.train.grpo_config import Control, check, loss_settings, sampling_of
 from vqa2.train.grpo_rewards import Judge, Reward
-
-SUMS = ("count", "entropy", "kl", "clip_count", "clip_low", "clip_high")
 
 
 class GRPOTrainer(Trainer):
@@ -109,7 +107,7 @@ class GRPOTrainer(Trainer):
         self.reference = self._frozen_copy() if args.beta and not only_lora(self.model) else None
         self.has_signal = False
         self._metrics: dict[str, list[float]] = defaultdict(list)
-        self._reset_sums()
+        self._tally, self._update_s = Tally(self.args.device), 0.0
 
     # -- what transformers.Trainer asks for ---------------------------------------------------------------------------
 
@@ -197,7 +195,10 @@ class GRPOTrainer(Trainer):
             torch.cuda.synchronize(total.device)
         self._update_s += time.perf_counter() - started
         if self.accelerator.sync_gradients:
-            self._flush_sums()
+            made = self._tally.means(self.accelerator, with_kl=self.args.beta > 0) | {"update_s": self._update_s}
+            for name, value in made.items():
+                self._metrics[name].append(value)
+            self._update_s = 0.0
         return total
 
     def _backward_options(self) -> dict[str, bool]:
@@ -233,15 +234,7 @@ class GRPOTrainer(Trainer):
         share = whole[self.loss_settings.loss_type == "bnpo"] / max(1, own[self.loss_settings.loss_type == "bnpo"])
         micro_batches = self.current_gradient_accumulation_steps * share
         terms = policy_loss(tokens, self.loss_settings, num_items_in_batch, micro_batches)
-        self._sums["count"] += weight * mask.sum()
-        self._sums["entropy"] += weight * (entropy * mask).sum()
-        if terms.kl is not None:
-            self._sums["kl"] += weight * (terms.kl * mask).sum()
-        # Ratios per sequence are counted by sequence, as in TRL.
-        over = mask if terms.clipped_low.shape == mask.shape else torch.ones_like(terms.clipped_low)
-        self._sums["clip_count"] += weight * over.sum()
-        self._sums["clip_low"] += weight * (terms.clipped_low * over).sum()
-        self._sums["clip_high"] += weight * (terms.clipped_high * over).sum()
+        self._tally.add(terms, entropy, mask, weight)
         return terms.loss * weight
 
     @staticmethod
@@ -307,6 +300,9 @@ class GRPOTrainer(Trainer):
     def _generating(self) -> Iterator[nn.Module]:
         """The bare model in eval mode (dropout off), with ZeRO-3's shards gathered, under the run's precision."""
         training, kwargs = self.model.training, self.args.gradient_checkpointing_kwargs
+        if self.model_wrapped is self.model:
+            # Not prepared for training yet: DeepSpeed would move it only then.
+            self.model.to(self.args.device)
         unwrapped = unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kwargs
         )
@@ -317,31 +313,7 @@ class GRPOTrainer(Trainer):
 
     def _frozen_copy(self) -> nn.Module:
         """The model as it is before training: the reference of the KL term."""
-        if is_deepspeed_zero3_enabled():
-            raise ConfigError("beta: a reference model under ZeRO-3 is not supported; set beta to 0 or use ZeRO-2")
         copied = copy.deepcopy(self.model).eval().requires_grad_(False)
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(copied, self.accelerator)
         return self.accelerator.prepare_model(copied, evaluation_mode=True)
-
-    def _reset_sums(self) -> None:
-        self._sums = {name: torch.zeros((), device=self.args.device) for name in SUMS}
-        self._update_s = 0.0
-
-    def _flush_sums(self) -> None:
-        """Token means of the optimizer step over all processes."""
-        totals = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
-        sums = dict(zip(self._sums, totals))
-        tokens, clipped = max(sums["count"], 1.0), max(sums["clip_count"], 1.0)
-        made = {
-            "entropy": sums["entropy"] / tokens,
-            "clip_ratio/low_mean": sums["clip_low"] / clipped,
-            "clip_ratio/high_mean": sums["clip_high"] / clipped,
-            "clip_ratio/region_mean": (sums["clip_low"] + sums["clip_high"]) / clipped,
-            "update_s": self._update_s,
-        }
-        if self.args.beta:
-            made["kl"] = sums["kl"] / tokens
-        for name, value in made.items():
-            self._metrics[name].append(value)
-        self._reset_sums()

@@ -98,12 +98,15 @@ def check(args: GRPOConfig, rewards: dict[str, Reward], tokenizer) -> None:
 
 
 def check_rewards(rewards: dict[str, Reward], max_completion_length: int, tokenizer) -> None:
-    """ConfigError for no reward, a weight that is not positive, or a limit that no readable answer fits into."""
+    """ConfigError for no reward, a negative weight, weights that are all 0, or a limit that no readable answer fits
+    into. A reward of weight 0 is computed and logged, and teaches nothing."""
     if not rewards:
         raise ConfigError("rewards: at least one reward is needed")
     for name, reward in rewards.items():
-        if not reward.weight > 0:
-            raise ConfigError(f"rewards.{name}.weight: must be above 0, got {reward.weight}")
+        if not reward.weight >= 0:
+            raise ConfigError(f"rewards.{name}.weight: must be at least 0, got {reward.weight}")
+    if not any(reward.weight for reward in rewards.values()):
+        raise ConfigError(f"rewards: the weights of {', '.join(rewards)} are all 0; one must be above 0")
     needed = len(tokenizer.encode(SHORTEST, add_special_tokens=False)) + 1
     if max_completion_length < needed and not all(isinstance(r, TrlReward) for r in rewards.values()):
         raise ConfigError(

@@ -13,21 +13,25 @@ import torch
 from annotated_types import Ge
 from rich.console import Console
 
+from vqa2.bench._matrix import write as write_matrix
 from vqa2.core.config import build, decode, spec
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.run import Run, fingerprint, say
+from vqa2.core.run import Run, fingerprint, rank, say
 from vqa2.data.dataset import ClipCache
 from vqa2.model.build import ModelSpec
 from vqa2.train.data import DataSpec, ensure_data
+from vqa2.train.evaluation import Evaluation, benchmarks
 
 
 @spec
 class EngineSpec:
-    """`device` cpu or cuda (asked for and absent is an error); `precision` of the computation; `deepspeed` its JSON
-    configuration or null; `compile` is left to the user's own launcher."""
+    """`device` cpu or cuda (asked for and absent is an error); `precision` of the computation; `longest_first`: the
+    longest rows of a supervised stage make its first batch, so that memory that does not suffice is seen at once;
+    `deepspeed` its JSON configuration or null; `compile` is left to the user's own launcher."""
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
+    longest_first: bool
     deepspeed: dict[str, Any] | None
 
 
@@ -58,17 +62,24 @@ class TrainRun:
     data: DataSpec
     engine: EngineSpec
     log: LogSpec
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a stage's `run` receives. `init` is the model folder to start from, None to build a new model; `clips` what
-    the stages before it in this invocation have decoded."""
+    the stages before it in this invocation have decoded; `benchmarks` those of `spec.evaluation`, by name."""
 
     spec: TrainRun
     run: Run
     init: Path | None
     clips: ClipCache
+    benchmarks: dict[str, Any]
+
+    @property
+    def stage_before(self) -> str | None:
+        """The stage whose model this one starts from."""
+        return None if self.init is None else self.init.parent.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +97,9 @@ class Job:
         """The model folder to start from, None to build a new model."""
         return self.after if self.stage.init_from == "auto" else Path(self.stage.init_from)
 
-    def context(self, clips: ClipCache) -> Context:
+    def context(self, clips: ClipCache, benchmarks: dict[str, Any]) -> Context:
         """What the stage's `run` receives."""
-        return Context(spec=self.spec, run=self.run, init=self.start, clips=clips)
+        return Context(spec=self.spec, run=self.run, init=self.start, clips=clips, benchmarks=benchmarks)
 
 
 def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, Any]], say_done: bool = False) -> None:
@@ -105,7 +116,7 @@ def train(wanted: str, overrides: list[str], composed: Callable[..., dict[str, A
     if len(jobs) == 1 and jobs[0].run.state == "done" and not say_done:
         return
     ensure_data(jobs[0].spec.data, composed)
-    execute(jobs)
+    execute(jobs, benchmarks(jobs[0].spec.evaluation, jobs[0].spec.out, composed))
 
 
 def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
@@ -143,6 +154,8 @@ def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
     stage = build("stage", made.stage, "stage")
     folder = Path(made.out) / made.name / label
     identity = {k: plain[k] for k in ("stage", "model", "seed")} | {"data": made.data.root}
+    if made.evaluation.keep == "best":
+        identity["evaluation"] = plain["evaluation"]
     run = Run(folder, plain, identity, made.seed)
     after = None
     if stage.init_from != "auto":
@@ -152,8 +165,8 @@ def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
     return Job(label=label, spec=made, stage=stage, run=run, after=after)
 
 
-def execute(jobs: list[Job]) -> None:
-    """Runs the jobs; a finished one is skipped, a killed one continues."""
+def execute(jobs: list[Job], benchmarks: dict[str, Any]) -> None:
+    """Runs the jobs; a finished one is skipped, a killed one continues. `benchmarks`: see Context."""
     check_device(jobs[0].spec.engine)
     clips = ClipCache(jobs[0].spec.data.decode_cache_mb)
     say("plan: " + " -> ".join(f"{j.label}{_mark(j.run)}" for j in jobs))
@@ -164,8 +177,10 @@ def execute(jobs: list[Job]) -> None:
             continue
         if job.start is not None and not (job.start / "config.json").is_file():
             raise DataError(f"{job.start}: no model to start stage {job.label} from")
-        summary = job.stage.run(job.context(clips))
+        summary = job.stage.run(job.context(clips, benchmarks))
         job.run.finish({**summary, "label": job.label, "fingerprint": fingerprint(job.run.identity)})
+        if job.spec.evaluation.abilities and rank() == 0:
+            say(f"stages x abilities: {write_matrix(job.run.dir.parent)}")
         say(f"{job.label}: done, {job.run.dir}")
 
 

@@ -1,8 +1,9 @@
 """`train.py stage=... --dry-run`: what would run, on how much data, what trains, and whether it fits, before it starts.
 
-Memory per process is weights, gradients and optimizer state as the engine partitions them (ZeRO-1/2/3), and what the
-longest batch keeps for its backward pass (vqa2/model/memory.py). Not counted: the engine's communication buckets, the
-allocator's fragmentation, the framework itself, and, with gradient checkpointing, the one layer that is made again.
+Memory per process is weights, gradients and optimizer state as the engine partitions them (ZeRO-1/2/3) or moves them to
+main memory, and the larger of what the longest batch keeps for its backward pass (vqa2/model/memory.py) and the float32
+gradients of DeepSpeed's update. Not counted: the engine's communication buckets and gathered layers, the allocator's
+fragmentation, the framework itself, and, with gradient checkpointing, the one layer that is made again.
 """
 
 import math
@@ -11,20 +12,18 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from data_prep.run import MARKER
 from vqa2.core.errors import DataError
-from vqa2.core.records import Instruction, inside
 from vqa2.core.run import world_size
 from vqa2.data.dataset import ClipCache
-from vqa2.data.video import probe
 from vqa2.model.build import blueprint
 from vqa2.model.memory import Shape, activation_bytes, blank
 from vqa2.model.modeling import VQA2Config
 from vqa2.model.processing import VQA2Processor
 from vqa2.model.tune import apply_policy, count_parameters
+from vqa2.train._lengths import Length, lengths
 from vqa2.train.common import kinds, set_texts, usable_rows
 from vqa2.train.plan import EngineSpec, Job
 from vqa2.train.stages.grpo import Grpo
@@ -34,16 +33,19 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes per process."""
+    """Bytes per process on its device, and `host`, what the engine moves to main memory."""
 
     weights: int
     gradients: int
     optimizer: int
+    update: int
     activations: int
+    host: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """The peak: activations are gone when the update widens the gradients."""
+        return self.weights + self.gradients + self.optimizer + max(self.activations, self.update)
 
 
 def preview(jobs: list[Job], console: Console) -> None:
@@ -59,14 +61,16 @@ def preview(jobs: list[Job], console: Console) -> None:
 
 def _table(job: Job, console: Console) -> Table:
     stage = job.stage
-    rows, quarantined = usable_rows(job.context(ClipCache(0)), stage.sets, "train")
+    rows, quarantined = usable_rows(job.context(ClipCache(0), {}), stage.sets, "train")
     config, processor = _model(job)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)
     if stage.optim.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     parts = count_parameters(model)
-    shape = longest(rows, Path(job.spec.data.root), processor, job, console)
+    multiple = job.spec.model.video.frame_multiple
+    found = lengths(rows, Path(job.spec.data.root), processor, multiple, console)
+    shape = longest(max(found), stage)
     memory = estimate(model, parts, shape, job.spec.engine)
     table = Table("what", "value", title=job.label)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds(rows).items() if count)
@@ -76,9 +80,17 @@ def _table(job: Job, console: Console) -> Table:
         table.add_row(f"parameters, {part}", f"{train:,} train of {total:,}")
     clip = f"{shape.keys} key frames, {shape.motion} motion frames" if shape.keys else "text"
     table.add_row("longest row", f"{shape.tokens} tokens: {clip}; {shape.rows} rows a pass")
-    for name in ("weights", "gradients", "optimizer", "activations", "total"):
+    table.add_row("longest rows come first", _order(job))
+    for name in ("weights", "gradients", "optimizer", "activations", "update", "total", "host"):
         table.add_row(f"memory, {name}", f"{getattr(memory, name) / GIB:.3f} GiB a process")
     return table
+
+
+def _order(job: Job) -> str:
+    """Whether a batch that does not fit fails at once."""
+    if isinstance(job.stage, Grpo):
+        return "no: prompts are drawn at random"
+    return "yes, in the first batch" if job.spec.engine.longest_first else "no (engine.longest_first=true)"
 
 
 def _model(job: Job) -> tuple[VQA2Config, VQA2Processor]:
@@ -97,27 +109,15 @@ def steps(rows: int, optim) -> int:
     return math.ceil(max(1, math.ceil(batches / optim.accumulate)) * optim.epochs)
 
 
-def longest(rows: list[Instruction], root: Path, processor: VQA2Processor, job: Job, console: Console) -> Shape:
-    """The row with most tokens, and a batch of its kind. File headers tell the frames."""
-    sizes: dict[str, tuple[int, int]] = {}
-    best = (0, 0, 0, 0)
-    for row in track(rows, "probing headers", console=console, disable=not console.is_terminal):
-        keys = motion = 0
-        if row.media is not None:
-            if row.media not in sizes:
-                path = inside(root, row.media)
-                sizes[row.media] = probe(path, row.kind, job.spec.model.video.frame_multiple)
-            keys, motion = sizes[row.media]
-        answer = sum(len(processor.tokenizer.encode(t.assistant)) for t in row.turns)
-        text = answer + sum(len(processor.tokenizer.encode(t.user)) + 12 for t in row.turns)
-        tokens = min(text + (keys * processor.tokens_per_frame + 1 + motion if keys else 0), processor.max_length)
-        best = max(best, (tokens, keys, motion, answer))
-    tokens, keys, motion, answer = best
-    if isinstance(job.stage, Grpo):
+def longest(found: Length, stage) -> Shape:
+    """The batch that takes most memory: of rows as long as `found`, the longest one."""
+    tokens, answer = found.tokens, found.answer
+    if isinstance(stage, Grpo):
         # One packed row: the prompt once, and every completion at its full length.
-        answer = job.stage.policy.num_generations * job.stage.policy.max_completion_length
-        return Shape(rows=1, keys=keys, motion=motion, tokens=tokens + answer, answer=answer)
-    return Shape(rows=job.stage.optim.batch_size, keys=keys, motion=motion, tokens=tokens, answer=max(1, answer))
+        answer = stage.policy.num_generations * stage.policy.max_completion_length
+        return Shape(rows=1, keys=found.keys, motion=found.motion, tokens=tokens + answer, answer=answer)
+    rows = stage.optim.batch_size
+    return Shape(rows=rows, keys=found.keys, motion=found.motion, tokens=tokens, answer=max(1, answer))
 
 
 def estimate(model, parts: dict[str, tuple[int, int]], shape: Shape, engine: EngineSpec) -> Memory:
@@ -126,15 +126,22 @@ def estimate(model, parts: dict[str, tuple[int, int]], shape: Shape, engine: Eng
     level, world = zero.get("stage", 0), world_size()
     trained, total = (sum(p[i] for p in parts.values()) for i in (0, 1))
     width = model.model.image_newline.element_size()
-    # AdamW's two moments, and under DeepSpeed in bf16 a float32 copy of the weights.
-    state = trained * (8 + 4 * (engine.deepspeed is not None and engine.precision == "bf16"))
-    offloaded = "offload_optimizer" in zero
     if engine.precision == "bf16" and width == 4:
-        # Autocast: weights stay, what is kept for the backward pass is half as wide.
+        # Autocast, or weights that DeepSpeed halves: what is kept for the backward pass is half as wide.
         model = model.to(torch.bfloat16)
+        width = 2 if engine.deepspeed is not None else 4
+    weights = total * width // (world if level == 3 else 1)
+    share = trained // (world if level >= 1 else 1)
+    # AdamW's two moments have the weights' type; DeepSpeed keeps both, and a copy of the weights, in float32, and
+    # widens the gradients for the update.
+    optimizer = share * (2 * width if engine.deepspeed is None else 12)
+    widened = 0 if engine.deepspeed is None else share * 4
+    moved = {"optimizer": "offload_optimizer" in zero, "weights": level == 3 and "offload_param" in zero}
     return Memory(
-        weights=total * width // (world if level == 3 else 1),
+        weights=0 if moved["weights"] else weights,
         gradients=trained * width // (world if level >= 2 else 1),
-        optimizer=0 if offloaded else state // (world if level >= 1 else 1),
+        optimizer=0 if moved["optimizer"] else optimizer,
+        update=0 if moved["optimizer"] else widened,
         activations=activation_bytes(model, shape),
+        host=moved["optimizer"] * (optimizer + widened) + moved["weights"] * weights,
     )

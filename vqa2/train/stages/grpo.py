@@ -11,9 +11,10 @@ from transformers import PrinterCallback, set_seed
 from trl import GRPOConfig
 
 from vqa2.core.config import build, register, spec
-from vqa2.core.run import say
-from vqa2.data.dataset import Collator
+from vqa2.core.run import rank, say
+from vqa2.data.dataset import QUARANTINE, Collator
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
     AuditFirstStep,
@@ -23,7 +24,7 @@ from vqa2.train.callbacks import (
     last_checkpoint,
     remove_checkpoints,
 )
-from vqa2.train.common import Optim, report_parts, save_model, starting_model, training_arguments, usable_rows
+from vqa2.train.common import Optim, report_parts, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
 from vqa2.train.grpo_config import Control
 from vqa2.train.plan import Context
@@ -69,20 +70,20 @@ class Grpo:
         """Trains, saves `model/` and returns key numbers, held-out rewards before and after among them."""
         started = time.monotonic()
         set_seed(context.spec.seed)
-        rows, quarantined = usable_rows(context, self.sets, "train")
+        resumed = last_checkpoint(context.run.dir)
+        rows, quarantined = usable_rows(context, self.sets, "train", _quarantine(context, resumed))
         held_out, _ = usable_rows(context, self.sets, "test")
         model, processor = starting_model(context)
         apply_policy(model, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
         held_out = held_out[: self.eval_prompts]
-        resumed = last_checkpoint(context.run.dir)
         before = _kept(context, resumed, lambda: trainer.evaluate_rewards(held_out, context.spec.seed))
         say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
         after = trainer.evaluate_rewards(held_out, context.spec.seed)
         say(f"held-out reward after: {after['reward']:.3f}")
-        save_model(trainer, processor, context.run.dir / "model")
+        save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -122,9 +123,21 @@ class Grpo:
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
             AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),
+            *callbacks(trainer, processor, context),
         ):
             trainer.add_callback(callback)
         return trainer
+
+
+def _quarantine(context: Context, resumed: str | None) -> Path:
+    """The list of unreadable clips as it was when the run began. A resumed run takes the rows that it began with, those
+    included whose clip broke meanwhile, or it would shuffle other rows."""
+    now, then = Path(context.spec.data.root) / QUARANTINE, context.run.dir / QUARANTINE
+    if resumed:
+        return then
+    if rank() == 0:
+        then.write_text(now.read_text(encoding="utf-8") if now.is_file() else "", encoding="utf-8")
+    return now
 
 
 def _kept(context: Context, resumed: str | None, measure) -> dict[str, float]:

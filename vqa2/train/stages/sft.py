@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
-from vqa2.core.run import say
+from vqa2.core.run import say, world_size
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.train._evaluate import callbacks, save_final
+from vqa2.train._lengths import LongestFirst, lengths
 from vqa2.train.callbacks import (
     AuditFirstStep,
     EngineStarted,
@@ -28,7 +31,6 @@ from vqa2.train.common import (
     Optim,
     kinds,
     report_parts,
-    save_model,
     starting_model,
     training_arguments,
     usable_rows,
@@ -37,11 +39,12 @@ from vqa2.train.plan import Context
 
 
 class SftTrainer(Trainer):
-    """Trainer with learning rates per part; remembers which parts the data has used, for the audit."""
+    """Trainer with learning rates per part; remembers which parts the data has used, for the audit. `order`: the rows
+    in another order than the library's."""
 
-    def __init__(self, *args, tune: Tune, **kwargs) -> None:
+    def __init__(self, *args, tune: Tune, order: LongestFirst | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.tune = tune
+        self.tune, self.order = tune, order
         self.used: set[str] = {"lm"}
         self.dropped_key_frames = 0
 
@@ -51,6 +54,9 @@ class SftTrainer(Trainer):
             groups = parameter_groups(self.model, self.tune, args.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset=None):
+        return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.dropped_key_frames += inputs.pop("dropped_key_frames")
@@ -95,7 +101,7 @@ class Sft:
         dropped = logged_sum(context.run.dir, "dropped_key_frames")
         if dropped:
             say(f"{dropped} key frames dropped from rows longer than {processor.max_length} tokens")
-        save_model(trainer, processor, context.run.dir / "model")
+        save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
             "steps": result.global_step,
@@ -115,12 +121,27 @@ class Sft:
             per_device_train_batch_size=self.optim.batch_size, **training_arguments(self.optim, context)
         )
         trainer = SftTrainer(
-            model=model, args=arguments, train_dataset=as_dataset(rows), data_collator=collator, tune=self.tune
+            model=model,
+            args=arguments,
+            train_dataset=as_dataset(rows),
+            data_collator=collator,
+            tune=self.tune,
+            order=self._order(context, processor, rows),
         )
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
         audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
         engine = EngineStarted(trainer, context.spec.engine.deepspeed is not None)
-        for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit):
+        asked = callbacks(trainer, processor, context)
+        for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit, *asked):
             trainer.add_callback(callback)
         return trainer
+
+    def _order(self, context: Context, processor, rows) -> LongestFirst | None:
+        """The longest rows of all processes in the first batch, where the engine asks for it."""
+        if not context.spec.engine.longest_first:
+            return None
+        multiple = context.spec.model.video.frame_multiple
+        found = lengths(rows, Path(context.spec.data.root), processor, multiple, Console(stderr=True))
+        say(f"longest rows first: {max(found).tokens} tokens")
+        return LongestFirst(found, self.optim.batch_size * world_size(), context.spec.seed)

@@ -1,0 +1,103 @@
+"""Speed of data preparation: `python benchmarks/data_prep.py [ROWS] [FOLDER]`.
+
+Rows a second and peak memory of a set from a label list (media=skip), at a tenth of ROWS (default 157,755, the size of
+VQA²'s instruction dataset) and at ROWS, each in a process of its own. Then files a second of probing (first frame,
+packets, hash), with one and two processes, against bare opening with PyAV of the same files, in the same run; FOLDER
+holds the clips, without one forty short ones are written.
+"""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data_prep._encode import write_video
+from data_prep._media import MediaIndex, Workers
+from data_prep.run import DataPrepRun, prepare
+from vqa2.core.config import decode
+from vqa2.launch import composed
+
+SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm"}
+
+
+def rows_set(folder: Path, rows: int) -> tuple[float, float]:
+    """Seconds and peak MiB of writing a set of so many rows."""
+    labels = folder / "LSVQ" / "LSVQ_train_labels.txt"
+    labels.parent.mkdir(parents=True)
+    mos = np.random.default_rng(0).uniform(5, 95, rows)
+    labels.write_text("".join(f"batch{k % 50}/{k}.mp4, -1, -1, {m:.6f}\n" for k, m in enumerate(mos)), encoding="utf-8")
+    options = ["source=lsvq_train", "set=scoring_ugc", f"root={folder}", f"out={folder}/out", "media=skip", "workers=1"]
+    run = decode(DataPrepRun, composed("data_prep", options), "data_prep")
+    started = time.perf_counter()
+    assert prepare(run, progress=False)["sets"] == {"scoring_ugc": {"train": rows}}
+    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def clips(folder: Path) -> list[Path]:
+    for k in range(40):
+        noise = np.random.default_rng(k).integers(0, 256, (60, 15, 20, 3))
+        write_video(folder / f"{k:02d}.mp4", np.kron(noise, np.ones((1, 16, 16, 1))).astype(np.uint8), 30, "x264", 20)
+    return sorted(folder.glob("*.mp4"))
+
+
+def bare(paths: list[Path]) -> None:
+    """What ffprobe reads of a file's header."""
+    for path in paths:
+        with av.open(str(path), metadata_errors="replace") as container:
+            stream = container.streams.video[0]
+            assert stream.width
+            assert stream.average_rate
+
+
+def probed(paths: list[Path], workers: int) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        pool = Workers(workers)
+        index = MediaIndex(Path(out), paths[0].parent, pool)
+        errors = index.probe([path.name for path in paths], "video")
+        index.close()
+        pool.close()
+    assert not errors, errors
+
+
+def seconds(action: Callable[[], None]) -> float:
+    """The least of three runs: the files are in the page cache for all of them."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def main() -> None:
+    console = Console()
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else 157_755
+    table = Table("rows", "seconds", "rows / s", "peak MiB of the process")
+    for rows in (total // 10, total):
+        with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+            spent, peak = pool.apply(rows_set, (Path(folder), rows))
+        table.add_row(f"{rows:,}", f"{spent:.1f}", f"{rows / spent:,.0f}", f"{peak:.0f}")
+    console.print(table)
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+        paths = sorted(p for p in given.iterdir() if p.suffix in SUFFIXES) if given else clips(Path(folder))
+        size = sum(p.stat().st_size for p in paths) / 2**20
+        table = Table(f"{len(paths)} files, {size:.0f} MiB", "seconds", "files / s", "time / bare")
+        base = seconds(lambda: bare(paths))
+        cases = [("bare PyAV opening", base)]
+        cases += [(f"probe, {n} process{'es' * (n > 1)}", seconds(lambda n=n: probed(paths, n))) for n in (1, 2)]
+        for name, spent in cases:
+            table.add_row(name, f"{spent:.2f}", f"{len(paths) / spent:.0f}", f"{spent / base:.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

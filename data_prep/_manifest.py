@@ -1,0 +1,83 @@
+"""The manifest of a set that comes from label files: what was expected, found, taken, left out and written."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep._files import sha256_of
+from data_prep.labels import Account, LabelRun
+from vqa2.core.run import fingerprint, git_state
+
+
+def write_label_manifest(run: LabelRun, key: str, values: dict[str, Any], account: Account) -> dict[str, Any]:
+    """`<key>.manifest.json`, and files that an earlier run wrote for this set are removed; returns the manifest."""
+    files = sorted(_files(run, key, account))
+    for path in (*run.out.glob(f"{key}.*.jsonl"), *(run.out / "parquet" / key).glob("*.parquet")):
+        if path.relative_to(run.out).as_posix() not in files:
+            path.unlink()
+    rows = {split: counts["rows"] for split, counts in account.rows.items()}
+    manifest = {
+        "set": key,
+        "seed": run.seed,
+        "config": fingerprint(values),
+        "media": run.media,
+        "media_files": account.media_files,
+        "rows": rows,
+        "tasks": {split: _part(counts, "task:") for split, counts in account.rows.items()},
+        "sources": {name: _source(run, name, account) for name in run.parts_of(key)},
+        "excluded": dict(sorted(account.excluded.items())),
+        "labels": {name: sha256_of(run.root / name) for name in sorted(set(_labels(run, key)))},
+        "sha256": {name: sha256_of(run.out / name) for name in files},
+        "git": git_state(),
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    path = run.out / f"{key}.manifest.json"
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return manifest
+
+
+def _files(run: LabelRun, key: str, account: Account) -> Iterator[str]:
+    for split in account.rows:
+        yield f"{key}.{split}.jsonl"
+        yield f"parquet/{key}/{split}.parquet"
+    yield f"{key}.excluded.jsonl"
+    if run.index is not None:
+        yield f"{key}.media.jsonl"
+
+
+def _labels(run: LabelRun, key: str) -> Iterator[str]:
+    """The label files that were there, relative to the root; of a folder of files, the files."""
+    for name in run.parts_of(key):
+        for path in run.plan.parts[name].inputs(run.root):
+            yield path.relative_to(run.root).as_posix()
+
+
+def _source(run: LabelRun, name: str, account: Account) -> dict[str, Any]:
+    """Rows of a dataset: what its label files should hold, what they hold, what can be used and what was."""
+    held = run.scans[name]
+    rows = sum(counts[f"source:{name}"] for counts in account.rows.values())
+    return {
+        "dataset": held.part.dataset,
+        "expected": dict(held.part.expected),
+        "found": {split: held.found[split] for split in held.part.expected},
+        "usable": len(held.keys),
+        "taken": account.taken[name],
+        "rows": rows,
+        "mos": [held.lo, held.hi] if held.found else [],
+    }
+
+
+def _part(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): n for k, n in sorted(counts.items()) if k.startswith(prefix)}
+
+
+def lines_of(path: Path) -> int:
+    """Lines of a file, read in pieces."""
+    count = 0
+    with path.open("rb") as handle:
+        while piece := handle.read(1 << 20):
+            count += piece.count(b"\n")
+    return count

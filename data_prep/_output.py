@@ -1,0 +1,50 @@
+"""Rows to disk as they come: JSON lines and a Parquet file of the same rows, each under its name only when complete."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vqa2.core.records import Instruction
+
+BATCH = 4096
+TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()), ("clip_id", pa.string()), ("kind", pa.string()), ("media", pa.string()),
+        ("task", pa.string()), ("turns", pa.list_(TURN)), ("mos", pa.float64()), ("tags", pa.string()),
+    ]
+)  # fmt: skip
+"""`tags` is a JSON object, because its keys differ from set to set."""
+
+
+def write_rows(root: Path, name: str, split: str, rows: Iterable[Instruction]) -> Counter[str]:
+    """`<name>.<split>.jsonl` and `parquet/<name>/<split>.parquet`; returns rows by task and by source (the part of
+    clip_id before the slash), under `task:` and `source:`."""
+    lines = root / f"{name}.{split}.jsonl"
+    table = root / "parquet" / name / f"{split}.parquet"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    parts = [path.with_name(f"{path.name}.part") for path in (lines, table)]
+    counts: Counter[str] = Counter()
+    with parts[0].open("w", encoding="utf-8") as out, pq.ParquetWriter(parts[1], SCHEMA, compression="zstd") as packed:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            values = asdict(row)
+            out.write(json.dumps(values, ensure_ascii=False, sort_keys=True) + "\n")
+            values["tags"] = json.dumps(values["tags"], ensure_ascii=False, sort_keys=True)
+            batch.append(values)
+            counts["rows"] += 1
+            counts[f"task:{row.task}"] += 1
+            counts[f"source:{row.clip_id.partition('/')[0]}"] += 1
+            if len(batch) == BATCH:
+                packed.write_table(pa.Table.from_pylist(batch, SCHEMA))
+                batch.clear()
+        packed.write_table(pa.Table.from_pylist(batch, SCHEMA))
+    for part, path in zip(parts, (lines, table)):
+        part.replace(path)
+    return counts

@@ -1,0 +1,194 @@
+"""`vqa2 doctor data=<source>`: is the data all there and whole, where does it come from, does it fit on the disk.
+
+Of a published dataset, the label files must hold as many usable rows as they should, and every clip that they name must
+be there, open, and reach the end that its header promises; a download that stopped half way does not. A prepared data
+root is checked against the hashes that data_prep recorded.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from PIL import Image, UnidentifiedImageError
+
+from data_prep._files import recorded_media, sha256_of
+from data_prep.run import MARKER, DataPrepRun
+from data_prep.sources.labelled import Excluded, Labelled
+from data_prep.sources.mixture import Mixture
+from vqa2.core.errors import DataError
+
+_STILLS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+_RAW = {".yuv"}
+_END_S = 1.0
+"""How many seconds the last packet may end before the duration of the header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """`wanted` files in all; (name, what is wrong) of the bad ones; `notes` to the user, a line each."""
+
+    wanted: int
+    missing: tuple[str, ...]
+    broken: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def diagnose(run: DataPrepRun, source: Any) -> Diagnosis:
+    """Looks at a source's own files and at the data root made of it."""
+    found = [_prepared(Path(run.out))]
+    if isinstance(source, Mixture):
+        parts = list(source.plan().parts.values())
+    else:
+        parts = [source] if isinstance(source, Labelled) else []
+    if parts:
+        found = [*_published(parts, Path(run.root or run.out), run.workers), *found]
+    else:
+        note = f"source {run.source['name']} has no downloads; `python -m data_prep` makes its media"
+        found = [Diagnosis(wanted=0, missing=(), broken=(), notes=(note,)), *found]
+    return Diagnosis(
+        wanted=sum(f.wanted for f in found),
+        missing=tuple(name for f in found for name in f.missing),
+        broken=tuple(pair for f in found for pair in f.broken),
+        notes=tuple(note for f in found for note in f.notes),
+    )
+
+
+def verdict(name: str, found: Diagnosis) -> None:
+    """DataError where anything is missing or broken."""
+    if found.missing or found.broken:
+        raise DataError(
+            f"{name}: {len(found.missing)} of {found.wanted} files missing, {len(found.broken)} broken (listed above)"
+        )
+
+
+def problem(path: Path) -> str:
+    """What is wrong with a media file; empty for a whole one. Of a video, the first frame alone is decoded."""
+    if not path.stat().st_size:
+        return "empty"
+    if path.suffix.lower() in _RAW:
+        return ""
+    try:
+        if path.suffix.lower() in _STILLS:
+            with Image.open(path) as picture:
+                picture.load()
+            return ""
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                return "has no video stream"
+            if next(container.decode(video=0), None) is None:
+                return "has no frames"
+            return _end_problem(container)
+    except (av.FFmpegError, UnidentifiedImageError, OSError, ValueError) as err:
+        said = (isinstance(err, (av.FFmpegError, OSError)) and err.strerror) or str(err)
+        return f"not readable ({' '.join(said.split())[:80]})"
+
+
+def _end_problem(container: Any) -> str:
+    """Compares the last packet with the header's duration; containers that promise none cannot be checked so.
+
+    The duration of the video stream counts, or, as in Matroska, the container's, which any stream may fill. A cut-off
+    AVI has lost its index, without which there are no true times: its packets are counted.
+    """
+    stream = container.streams.video[0]
+    if container.format.name == "avi":
+        container.seek(0)
+        found = sum(1 for packet in container.demux(stream) if packet.size)
+        short = stream.frames - found > _END_S * float(stream.average_rate or 0)
+        return f"holds {found} of {stream.frames} frames: cut off" if short else ""
+    if stream.duration is not None:
+        base, start, length, streams = stream.time_base, stream.start_time or 0, stream.duration, (stream,)
+    elif container.duration is not None:
+        base, start, length, streams = Fraction(1, av.time_base), container.start_time or 0, container.duration, ()
+    else:
+        return ""
+    promised = float((start + length) * base)
+    near = max(start, start + length - int(2 * _END_S / base))
+    container.seek(near, stream=streams[0] if streams else None)
+    last = 0.0
+    for packet in container.demux(*streams):
+        if packet.pts is not None:
+            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return f"ends at {last:.2f} of {promised:.2f} s: cut off" if last < promised - _END_S else ""
+
+
+def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[Diagnosis]:
+    """One finding per dataset, and one of the disk."""
+    held = count = lost = 0
+    for part in parts:
+        media, broken = _named(part, root)
+        missing = [name for name in media if not (root / name).is_file()]
+        there = media.keys() - set(missing)
+        with ProcessPoolExecutor(workers) as pool:
+            names = [name for name in media if name in there]
+            reasons = pool.map(problem, [root / name for name in names], chunksize=16)
+            broken += [(name, reason) for name, reason in zip(names, reasons) if reason]
+        held, count, lost = (
+            held + sum((root / n).stat().st_size for n in there),
+            count + len(there),
+            lost + len(missing),
+        )
+        notes = (f"{part.variant}: license: {part.license}", f"{part.variant}: where to get it: {part.obtain}")
+        yield Diagnosis(wanted=len(media), missing=tuple(missing), broken=tuple(broken), notes=notes)
+    yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, held, count, lost),))
+
+
+def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str, str]]]:
+    """The media that a dataset's label files name, and what is wrong with these files."""
+    media: dict[str, None] = {}
+    found: Counter[str] = Counter()
+    try:
+        for item in part.rows(root):
+            if not isinstance(item, Excluded):
+                found[item[0]] += 1
+                media[part.media(item[1])] = None
+    except DataError as err:
+        return media, [(f"labels of {part.variant}", str(err))]
+    wrong = [
+        (", ".join(part.files[split]), f"{found[split]} usable rows, {expected} expected")
+        for split, expected in part.expected.items()
+        if found[split] != expected
+    ]
+    return media, wrong
+
+
+def _disk(root: Path, held: int, count: int, lost: int) -> str:
+    """How much is still to come, by the mean size of what is there, and how much room there is."""
+    place = next(p for p in (root, *root.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if not count:
+        return f"disk: {free / 1e9:.1f} GB free; no clip is there that tells how much is needed"
+    needed = held / count * lost
+    short = "; NOT ENOUGH" if needed > free else ""
+    return (
+        f"disk: {held / 1e9:.2f} GB there, about {needed / 1e9:.2f} GB still to come (by the mean of {count} files), "
+        f"{free / 1e9:.1f} GB free{short}"
+    )
+
+
+def _prepared(root: Path) -> Diagnosis:
+    """A data root against its own record: media by recorded hashes, sets by their manifests."""
+    if not root.is_dir():
+        return Diagnosis(wanted=0, missing=(), broken=(), notes=(f"{root}: nothing prepared",))
+    media = recorded_media(root)
+    recorded = {name: (digest, "not the file that data_prep recorded") for name, digest in media.items()}
+    manifests = sorted(root.glob("*.manifest.json"))
+    for path in manifests:
+        hashes = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        recorded |= {name: (digest, f"not the file of {path.name}") for name, digest in hashes.items()}
+    missing, broken = [], []
+    for name, (digest, reason) in recorded.items():
+        path = root / name
+        if not path.is_file():
+            missing.append(str(path))
+        elif sha256_of(path) != digest:
+            broken.append((str(path), reason))
+    whole = "" if (root / MARKER).is_file() else "; unfinished, run data_prep again"
+    note = f"{root}: {len(media)} media files, {len(manifests)} sets{whole}"
+    return Diagnosis(wanted=len(recorded), missing=tuple(missing), broken=tuple(broken), notes=(note,))

@@ -1,0 +1,1 @@
+"""Readers of label files, one file per form; a dataset's YAML under conf/source names its reader."""

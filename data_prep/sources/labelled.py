@@ -1,0 +1,174 @@
+"""Source `labelled`: a published dataset, from its own label files. What differs between datasets is their YAML.
+
+Opinions are scaled to 0-100 by the least and greatest one among the dataset's usable rows (VQA², section 3.1), turned
+round where the dataset counts damage. Rows that cannot be used are listed; none is repaired.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, MinLen
+
+from data_prep._rows import Bad, Row
+from vqa2.core.config import build, register, spec
+from vqa2.core.errors import DataError
+from vqa2.core.records import Clip, Distortion, Kind
+
+
+@spec
+class Scale:
+    """The scale that people rated on: an opinion outside `lo` .. `hi` is an error of the file. `better` is the end that
+    good clips have."""
+
+    lo: float
+    hi: float
+    better: Literal["higher", "lower"]
+
+
+@spec
+class OwnDistortions:
+    """Distortions that an item's name tells: `of` is a pattern (as `path`), `names` maps its value to one of the 13
+    names of stage 1; other values have none. `strength` is a pattern of a number, divided by `strongest`."""
+
+    of: str
+    names: dict[str, str]
+    strength: str | None
+    strongest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """A row that is not used; the part of `reason` before the colon is its class."""
+
+    source: str
+    where: str
+    id: str
+    reason: str
+
+
+@register("source", "labelled")
+class Labelled:
+    """`dataset` is the published name, `variant` this file's (the same name means different sets elsewhere). `files`:
+    label files per split, relative to the root (of a list in the list, the first that is there); `expected` rows per
+    split. `path` of a clip, relative to the root, and `content` (what must not lie in two splits) are patterns over id,
+    stem, folder, head (of the stem, up to the first `_`), part[i] (the stem between `_`) and the file's own columns.
+    `broken` items are left out with their reasons."""
+
+    dataset: str
+    variant: Annotated[str, MinLen(1)]
+    kind: Kind
+    files: dict[str, tuple[str | tuple[str, ...], ...]]
+    expected: dict[str, Annotated[int, Ge(0)]]
+    scale: Scale
+    path: str
+    content: str
+    distortions: OwnDistortions | None
+    broken: dict[str, str]
+    license: str
+    obtain: str
+    reader: dict[str, Any]
+
+    def inputs(self, root: Path) -> list[Path]:
+        """The label files; of a folder, its files."""
+        named = [path for split in self.files for path in self._label_files(root, split)]
+        return sorted(p for path in named for p in (path.iterdir() if path.is_dir() else [path]))
+
+    def _label_files(self, root: Path, split: str) -> list[Path]:
+        choices = [(item,) if isinstance(item, str) else item for item in self.files[split]]
+        return [root / next((name for name in names if (root / name).exists()), names[0]) for names in choices]
+
+    def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
+        """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are
+        `Excluded`."""
+        reader = build("reader", self.reader, f"source.{self.variant}.reader")
+        seen: set[int] = set()
+        for split in self.files:
+            for row in reader.read(self._label_files(root, split)):
+                reason = row.reason if isinstance(row, Bad) else self._wrong(row, seen)
+                if reason:
+                    yield Excluded(source=self.variant, where=row.where, id=row.id, reason=reason)
+                else:
+                    assert isinstance(row, Row)
+                    yield split, row
+
+    def _wrong(self, row: Row, seen: set[int]) -> str:
+        key = key_of(row.id)
+        if key in seen:
+            return "duplicated id: an earlier row has it"
+        seen.add(key)
+        if row.id in self.broken:
+            return f"known broken: {self.broken[row.id]}"
+        if not self.scale.lo <= row.mos <= self.scale.hi:
+            return f"MOS out of range: {row.mos} is not in {self.scale.lo:g} .. {self.scale.hi:g}"
+        try:
+            self.media(row), self.shown(row), self.distortion(row)
+        except DataError:
+            raise
+        except (IndexError, ValueError) as err:
+            return f"broken row: the name does not fit the dataset's patterns ({err})"
+        return ""
+
+    def clip(self, split: str, row: Row, lo: float, hi: float) -> Clip:
+        """The clip of a row; `lo` and `hi` are the dataset's least and greatest usable opinions."""
+        names = _names(row)
+        share = (row.mos - lo) / (hi - lo)
+        tags = {"mos_raw": f"{row.mos:.10g}", "variant_of": self.dataset}
+        if row.frames:
+            tags |= {"set": "streaming", "fps": f"{row.fps:.6g}", "frames": str(row.frames)}
+        return Clip(
+            id=f"{self.variant}/{row.id}", path=self._filled(self.path, names, row), dataset=self.variant, split=split,
+            content=self.shown(row), kind=self.kind,
+            mos=100 * (share if self.scale.better == "higher" else 1 - share), mos_rule="mos",
+            distortions=self._told(names, row), stalls=row.stalls, tags=tags,
+        )  # fmt: skip
+
+    def media(self, row: Row) -> str:
+        """The row's media file, relative to the root."""
+        return self._filled(self.path, _names(row), row)
+
+    def shown(self, row: Row) -> str:
+        """The content that the row's clip shows, the same in every variant of the dataset."""
+        return f"{self.dataset}/{self._filled(self.content, _names(row), row)}"
+
+    def distortion(self, row: Row) -> str:
+        """The distortion that the item's own name tells, or nothing."""
+        return next((d.name for d in self._told(_names(row), row)), "")
+
+    def _told(self, names: dict[str, Any], row: Row) -> tuple[Distortion, ...]:
+        own = self.distortions
+        name = own.names.get(self._filled(own.of, names, row)) if own else None
+        if own is None or name is None:
+            return ()
+        strength = 1.0
+        if own.strength is not None:
+            strength = float(self._filled(own.strength, names, row)) / own.strongest
+        return (Distortion(name=name, strength=strength),)
+
+    def _filled(self, pattern: str, names: dict[str, Any], row: Row) -> str:
+        known = {**row.cells, **names}
+        try:
+            return pattern.format_map(known)
+        except KeyError as err:
+            raise DataError(
+                f"{row.where}: source {self.variant} needs {err} in {pattern!r}; the file has {', '.join(known)}"
+            ) from None
+
+
+def _names(row: Row) -> dict[str, Any]:
+    path = PurePosixPath(row.id)
+    parts = path.stem.split("_")
+    return {"id": row.id, "stem": path.stem, "folder": path.parts[0], "head": parts[0], "part": parts}
+
+
+def key_of(name: str) -> int:
+    """64 bits of an id: what the pipeline keeps of a row in memory."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def reason_class(reason: str) -> str:
+    """What exclusions are counted by."""
+    return re.split(r"[:(]", reason, maxsplit=1)[0].strip()

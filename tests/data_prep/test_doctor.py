@@ -1,0 +1,147 @@
+"""The doctor: what is missing, cut off, changed or unfinished is listed, and the exit code says so."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from media import numbered, write_clip
+from PIL import Image
+
+from data_prep import doctor
+from data_prep.doctor import Diagnosis, diagnose, problem, verdict
+from data_prep.run import DataPrepRun, prepare
+from vqa2.core.config import build, decode
+from vqa2.core.errors import DataError
+from vqa2.launch import composed
+
+ROOT = Path(__file__).parents[2]
+LABELS = ROOT.parent / "shared" / "data" / "labels"
+
+
+def run_of(tmp_path: Path, source: str) -> DataPrepRun:
+    overrides = [f"source={source}", f"root={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "workers=1"]
+    return decode(DataPrepRun, composed("data_prep", overrides), "data_prep")
+
+
+def diagnosis(run: DataPrepRun) -> Diagnosis:
+    return diagnose(run, build("source", run.source, "source"))
+
+
+def test_a_partial_download_is_listed_file_by_file(tmp_path):
+    folder = tmp_path / "in" / "KoNViD-1k"
+    folder.mkdir(parents=True)
+    for name in ("whole.mp4", "cut.mp4"):
+        write_clip(folder / name, numbered(200, 96, 128), 25, "libx264", "yuv420p", movflags="+faststart", g="25")
+    cut = (folder / "cut.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(cut[: len(cut) * 2 // 3])
+    Image.fromarray(numbered(1, 96, 128)[0]).save(folder / "still.png")
+    (folder / "half.png").write_bytes((folder / "still.png").read_bytes()[:-60])
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "page.mp4").write_text("<html>404</html>" * 30)
+    names = ["whole.mp4", "cut.mp4", "still.png", "half.png", "empty.mp4", "page.mp4", "lost.mp4"]
+    (folder / "labels.txt").write_text("".join(f"{name}, -1, -1, {2 + i / 10}\n" for i, name in enumerate(names)))
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert found.wanted == 7
+    assert found.missing == ("KoNViD-1k/lost.mp4",)
+    reasons = {name.split("/")[1]: reason for name, reason in found.broken}
+    assert reasons.keys() == {"cut.mp4", "half.png", "empty.mp4", "page.mp4", "labels.txt"}
+    assert reasons["empty.mp4"] == "empty"
+    assert reasons["page.mp4"].startswith("not readable")
+    assert reasons["labels.txt"] == "7 usable rows, 1200 expected"
+    assert any("where to get it: database.mmsp-kn.de" in note for note in found.notes)
+    assert any("still to come (by the mean of 6 files)" in note for note in found.notes)
+    with pytest.raises(DataError, match=r"x: 1 of 7 files missing, 5 broken"):
+        verdict("x", found)
+
+
+def test_missing_label_files_are_named_for_each_part_of_a_mixture(tmp_path):
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert [name for name, _ in found.broken] == ["labels of konvid_1k"]
+    assert any("no clip is there that tells" in note for note in found.notes)
+    assert any("nothing prepared" in note for note in found.notes)
+    mixed = diagnosis(run_of(tmp_path, "vqa2"))
+    assert {"labels of koniq_10k", "labels of lsvq_train", "labels of videofeedback"} <= {n for n, _ in mixed.broken}
+
+
+def test_too_little_room_is_said(monkeypatch, tmp_path):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    assert doctor._disk(tmp_path, 1000, 10, 1).endswith("NOT ENOUGH")
+    assert not doctor._disk(tmp_path, 1000, 100, 1).endswith("NOT ENOUGH")
+
+
+@pytest.mark.skipif(not LABELS.is_dir(), reason="needs ../shared/data/labels")
+def test_on_real_label_files_every_clip_is_missing_and_nothing_else_wrong(tmp_path):
+    (tmp_path / "in").symlink_to(LABELS)
+    found = diagnosis(run_of(tmp_path, "konvid_1k"))
+    assert (found.wanted, len(found.missing), found.broken) == (1200, 1200, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "reason"),
+    [
+        ("x.mp4", "libx264", "not readable (Invalid data found when processing input)"),
+        ("x.mkv", "libx264", "of 8.00 s: cut off"),
+        ("x.webm", "libvpx", "of 8.00 s: cut off"),
+        ("x.avi", "mpeg4", "of 200 frames: cut off"),
+    ],
+)
+def test_a_clip_that_ends_before_its_header_says_is_cut_off(tmp_path, name, codec, reason):
+    path = tmp_path / name
+    options = {"movflags": "+faststart"} if name == "x.mp4" else {}
+    write_clip(path, numbered(200, 96, 128), 25, codec, "yuv420p", g="25", **options)
+    assert problem(path) == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert problem(path).endswith(reason)
+
+
+def test_a_prepared_root_is_checked_against_its_record(tmp_path):
+    out = tmp_path / "root"
+    overrides = [
+        "source=synthetic", f"out={out}", "workers=1", "set=distortion_spatial", "source.recipe.stills=[1,1]",
+        "source.recipe.spatial_videos=[0,0]", "source.recipe.temporal_videos=[0,0]",
+        "source.recipe.clean_videos=[0,0]", "source.recipe.streaming=[0,0]",
+    ]  # fmt: skip
+    run = decode(DataPrepRun, composed("data_prep", overrides), "data_prep")
+    prepare(run, progress=False)
+    whole = diagnose(run, object())
+    verdict("synthetic", whole)
+    assert whole.wanted == 24
+    media = sorted((out / "media" / "train").iterdir())
+    media[0].unlink()
+    media[1].write_bytes(media[1].read_bytes() + b"!")
+    rows = out / "distortion_spatial.test.jsonl"
+    rows.write_text(rows.read_text() + "\n")
+    (out / "prepared.json").unlink()
+    (out / "lsvq.media.jsonl").write_text(json.dumps({"path": "LSVQ/1.mp4", "sha256": "aa"}) + "\n")
+    found = diagnose(run, object())
+    assert found.missing == (str(media[0]), str(out / "LSVQ" / "1.mp4"))
+    assert dict(found.broken) == {
+        str(media[1]): "not the file that data_prep recorded",
+        str(rows): "not the file of distortion_spatial.manifest.json",
+    }
+    assert any("unfinished" in note for note in found.notes)
+    assert diagnose(replace(run, out=str(tmp_path / "other")), object()).wanted == 0
+
+
+def test_the_command_lists_and_exits_with_2(tmp_path):
+    def call(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "vqa2.cli", "doctor", *words],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    fine = call("data=synthetic", f"out={tmp_path / 'none'}")
+    assert fine.returncode == 0, fine.stderr
+    assert "0 of 0 files are there and whole" in fine.stderr
+    (tmp_path / "a.manifest.json").write_text(json.dumps({"sha256": {"a.train.jsonl": "aa"}}))
+    bad = call("data=synthetic", f"out={tmp_path}")
+    assert (bad.returncode, bad.stdout) == (2, f"missing: {tmp_path / 'a.train.jsonl'}\n")
+    assert bad.stderr.splitlines()[-1] == "error: synthetic: 1 of 1 files missing, 0 broken (listed above)"
+    refused = call("workers=1").stderr
+    assert "data: name a source: data=<" in refused
+    assert "|folder|" in refused

@@ -1,0 +1,92 @@
+"""The experts command: raw scores kept and not asked twice, calibrations written, a row for everything or a reason."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from expert_values import INFO
+
+from vqa2.core.config import decode
+from vqa2.core.errors import DataError
+from vqa2.core.records import Instruction, Turn, write_jsonl
+from vqa2.experts.calibration import load
+from vqa2.experts.measure import READINGS, ExpertsRun, run
+
+
+def prepared(tmp_path: Path) -> ExpertsRun:
+    """40 media with recorded scores: `good` follows MOS, `noise` does not, `gone` knows half of them."""
+    rng = np.random.default_rng(0)
+    rows, lines = [], ["name,good,noise"]
+    for i in range(40):
+        (tmp_path / f"c{i}.mp4").write_bytes(bytes([i]))
+        mos = 2.0 * i + 5
+        lines.append(f"c{i},{-mos / 50 + rng.normal(0, 0.05)},{rng.random()}")
+        rows.append(
+            Instruction(
+                id=f"r{i}", clip_id=f"c{i}", kind="video", media=f"c{i}.mp4", task="scoring", mos=mos,
+                turns=(Turn(user="", assistant=""),), tags={"distortion": "noise" if i % 2 else "none"},
+            )
+        )  # fmt: skip
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "half.csv").write_text("\n".join([lines[0], *lines[1::2]]) + "\n")
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+
+    def tool(column: str, file: str, **info) -> dict:
+        return {"name": "replay", "files": [str(tmp_path / file)], "id_column": "name", "column": column, "parts": [],
+                "info": {**INFO, "strengths": ["noise"], **info}}  # fmt: skip
+
+    tools = {
+        "good": tool("good", "all.csv", higher_is_better=False),
+        "noise": tool("noise", "all.csv"),
+        "gone": tool("good", "half.csv", higher_is_better=False),
+        "fr": tool("good", "all.csv", reference=True),
+        "absent": tool("good", "nowhere.csv"),
+    }
+    pool = {"tools": tools, "commercial_only": False, "isolation": "none", "timeout_s": 9.0,
+            "calibration": str(tmp_path / "calibration")}  # fmt: skip
+    values = {"experts": pool, "root": str(tmp_path), "fit": "rows.jsonl", "test": "rows.jsonl", "fit_limit": 20,
+              "forms": ["logistic5", "linear"], "bootstrap": 50, "seed": 0, "out": str(tmp_path / "out")}  # fmt: skip
+    return decode(ExpertsRun, values, "experts")
+
+
+def test_every_expert_has_a_row_or_a_reason(tmp_path):
+    made = prepared(tmp_path)
+    rows, left_out = run(made, lambda *_: None)
+    by = {row.expert: row for row in rows}
+    assert set(by) | set(left_out) == {"good", "noise", "gone", "fr", "absent"}
+    assert left_out["fr"] == "needs a reference"
+    assert "nowhere.csv" in left_out["absent"]
+    assert rows[0].expert in ("good", "gone")
+    assert by["good"].srcc.value > 0.95
+    assert by["good"].plcc.value > 0.95
+    assert by["good"].own.n == 40
+    assert abs(by["noise"].srcc.value) < 0.4
+    assert (by["gone"].srcc.n, sum(by["gone"].failures.values())) == (20, 20)
+    with made.experts.open() as pool:
+        curve = load(tmp_path / "calibration", "good", pool.subject("good").identity)
+        assert curve.n == 20
+        assert curve.dataset.endswith("rows.jsonl")
+
+
+def test_readings_are_kept_and_asked_anew_only_where_something_changed(tmp_path):
+    made = prepared(tmp_path)
+    run(made, lambda *_: None)
+    kept = (tmp_path / "out" / READINGS).read_text().splitlines()
+    run(made, lambda *_: None)
+    assert (tmp_path / "out" / READINGS).read_text().splitlines() == kept
+    with (tmp_path / "out" / READINGS).open("a") as handle:
+        handle.write('{"key": "cut off')
+    (tmp_path / "c3.mp4").write_bytes(b"another")
+    (tmp_path / "out" / READINGS).write_text("\n".join([*kept, '{"key": "cut off', ""]))
+    run(made, lambda *_: None)
+    new = (tmp_path / "out" / READINGS).read_text().splitlines()[len(kept) + 1 :]
+    assert {json.loads(line)["media"] for line in new} == {"c3"}
+
+
+def test_a_row_without_mos_is_an_error(tmp_path):
+    made = prepared(tmp_path)
+    row = Instruction(id="x", clip_id="x", kind="video", media="c1.mp4", task="", turns=(Turn(user="", assistant=""),))
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(DataError, match="rows.jsonl: x: a rated media is needed"):
+        run(made, lambda *_: None)

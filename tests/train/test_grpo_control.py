@@ -1,0 +1,273 @@
+"""What the trainer does beside the plain step: dynamic sampling, memory, time limits, broken clips, alarms, pages."""
+
+import base64
+import io
+import json
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from grpo_toy import REWARDS, few_as, real_rewards, rows, spelled, toy, trainer
+from PIL import Image
+
+from vqa2.core.config import build, decode
+from vqa2.core.errors import ConfigError, DataError
+from vqa2.rewards._scoring import EMPTY, Field
+from vqa2.train._grpo_alarms import Alarms, Watch
+from vqa2.train._grpo_memory import RankingMemory
+from vqa2.train._grpo_show import wandb_table
+from vqa2.train.grpo_rewards import Judge, TrlReward, Verdict
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(out: Path) -> list[dict]:
+    return lines(out / "completions.jsonl")
+
+
+def logged(made) -> list[dict]:
+    return [row for row in made.state.log_history if "loss" in row]
+
+
+@pytest.fixture
+def readable(monkeypatch):
+    monkeypatch.setattr("vqa2.train._grpo_collect.words", spelled)
+
+
+# -- dynamic sampling -------------------------------------------------------------------------------------------------
+
+DULL = {"r0", "r1", "r2"}
+
+
+def dull(completions, prompt_id, **_):
+    """Teaches nothing about some prompts."""
+    return [0.5 if i in DULL else value for i, value in zip(prompt_id, few_as(completions))]
+
+
+def test_groups_without_signal_are_replaced(tmp_path):
+    change = {"rewards": {"dull": TrlReward(dull, 1.0)}, "max_steps": 4, "loss_type": "grpo"}
+    plain = trainer(tmp_path / "a", **change)
+    plain.train()
+    made = trainer(tmp_path / "b", options={"resample_rounds": 3}, **change)
+    made.train()
+    # An epoch of four steps meets every prompt once; the dull ones give way to others.
+    assert {r["prompt_id"] for r in table(tmp_path / "a")} == {r.id for r in rows()}
+    assert not DULL & {r["prompt_id"] for r in table(tmp_path / "b")}
+    assert [len(table(tmp_path / name)) for name in "ab"] == [4 * 8, 4 * 8]
+    assert sum(row["resampled_groups"] for row in logged(made)) >= 3
+    assert sum(row["frac_reward_zero_std"] for row in logged(plain)) > 0
+    assert sum(row["frac_reward_zero_std"] for row in logged(made)) == 0
+
+
+def test_rounds_end_and_what_is_left_has_advantage_zero(tmp_path):
+    """No prompt has any signal, and the rows run out."""
+    same = {"same": TrlReward(lambda completions, **_: [1.0] * len(completions), 1.0)}
+    made = trainer(tmp_path, rewards=same, max_steps=1, options={"resample_rounds": 2})
+    made.train()
+    assert logged(made)[0]["resampled_groups"] == 4
+    assert {r["advantage"] for r in table(tmp_path)} == {0.0}
+    assert not made.has_signal
+
+
+# -- memory and resume ------------------------------------------------------------------------------------------------
+
+
+def test_memory_keeps_the_newest_prompts():
+    memory = RankingMemory(3)
+    memory.remember(Field(("a", "b"), (1.0, 2.0), (1.5, None), (0.1, 0.0)))
+    memory.remember(Field(("c", "a"), (3.0, 1.0), (2.5, 4.0), (0.0, 0.2)))
+    assert memory.past == Field(("c", "a", "b"), (3.0, 1.0, 2.0), (2.5, 4.0, None), (0.0, 0.2, 0.0))
+    none = RankingMemory(0)
+    none.remember(memory.past)
+    assert none.past == EMPTY
+
+
+def test_a_resumed_run_has_the_same_opponents_substitutes_and_pages(tmp_path, readable):
+    """Killed in the middle of an epoch, and past the checkpoint."""
+    options = {"resample_rounds": 1, "show": {"every": 1, "prompts": 1}}
+    change = {"data": rows(12, lost=(4,)), "options": options, "max_steps": 5, "beta": 0.1}
+
+    def run(name: str, memory: int = 5, resume: str | None = None, **more):
+        made = trainer(tmp_path / name, rewards=real_rewards(memory), **change, **more)
+        made.train(resume_from_checkpoint=resume)
+        return {n: p.detach() for n, p in made.model.named_parameters()}
+
+    straight = run("a")
+    run("b", save_strategy="steps", save_steps=2)
+    resumed = run("b", resume=str(tmp_path / "b" / "checkpoint-2"))
+    assert all(bool((resumed[name] == value).all()) for name, value in straight.items())
+    for file in ("completions.jsonl", "shown.jsonl", "broken.jsonl"):
+        assert (tmp_path / "a" / file).read_text() == (tmp_path / "b" / file).read_text()
+    opponents = [{r["opponents"] for r in table(tmp_path / "a") if r["step"] == k} for k in (1, 3)]
+    assert max(opponents[0]) <= 1
+    assert min(opponents[1]) > 1
+
+
+# -- rewards ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_late_reward_applies_to_nothing_and_is_not_called_again_while_it_runs():
+    release, called = threading.Event(), []
+
+    def slow(completions, **_):
+        called.append(len(completions))
+        release.wait(20)
+        return [1.0] * len(completions)
+
+    judge = Judge({"slow": TrlReward(slow, 1.0), "letters": TrlReward(few_as, 1.0)}, 0.05, is_main=True)
+    for _ in range(2):
+        verdict = judge([], EMPTY)
+        assert verdict.metrics == {"rewards/slow/timeouts": 1.0, "rewards/letters/timeouts": 0.0}
+    assert called == [0]
+    release.set()
+    judge._late["slow"].wait(20)
+    assert judge([], EMPTY).metrics["rewards/slow/timeouts"] == 0.0
+
+
+def test_a_late_reward_leaves_the_step_to_the_others(tmp_path):
+    release = threading.Event()
+    late = {"late": TrlReward(lambda completions, **_: release.wait(20) or [], 1.0), **REWARDS}
+    made = trainer(tmp_path, rewards=late, max_steps=1, options={"reward_timeout_s": 0.05})
+    made.train()
+    release.set()
+    row = logged(made)[0]
+    assert row["rewards/late/not_applicable"] == 8
+    assert row["rewards/late/timeouts"] == 1
+    assert any(r["advantage"] for r in table(tmp_path))
+
+
+def test_shuffled_rewards_stay_in_their_group():
+    verdict = Verdict({"a": [float(k) for k in range(12)], "b": [k / 10 for k in range(12)]})
+    mixed = verdict.shuffled(4, (1, 2))
+    assert mixed == verdict.shuffled(4, (1, 2)) != verdict.shuffled(4, (1, 3))
+    assert mixed.parts["a"] != verdict.parts["a"]
+    # Parts of one completion stay together.
+    assert [a / 10 for a in mixed.parts["a"]] == pytest.approx(mixed.parts["b"])
+    for first in range(0, 12, 4):
+        assert sorted(mixed.parts["a"][first : first + 4]) == verdict.parts["a"][first : first + 4]
+
+
+def test_multiple_choice_and_ratings_in_one_step(tmp_path, monkeypatch):
+    data = [replace(row, tags={"answer": "B"}) if k % 2 else row for k, row in enumerate(rows(4))]
+    texts = ["<think></think><answer>B</answer>", "<think></think><answer>2.5</answer>", "no", "no"]
+    monkeypatch.setattr("vqa2.train._grpo_collect.words", lambda rollout, _: texts * (len(rollout.ids) // 4))
+    rewards = {**real_rewards(), "accuracy": build("reward", {"name": "accuracy", "weight": 1.0}, "accuracy")}
+    made = trainer(tmp_path, rewards=rewards, data=data, max_steps=1, gradient_accumulation_steps=4)
+    made.train()
+    found = {(r["prompt_id"], k % 4): r for k, r in enumerate(table(tmp_path))}
+    assert [found["r1", k]["rewards"]["accuracy"] for k in range(4)] == [1.0, 0.0, 0.0, 0.0]
+    assert [found["r1", k]["answer"] for k in range(4)] == ["B", None, None, None]
+    assert found["r1", 0]["target"] == "B"
+    assert found["r1", 0]["rewards"]["regression"] is found["r1", 0]["rewards"]["ranking"] is None
+    assert found["r0", 0]["rewards"]["accuracy"] is None
+    assert [found["r0", k]["answer"] for k in range(2)] == [None, 2.5]
+    # The other rating prompt is the only opponent; questions are none.
+    assert found["r0", 1]["opponents"] == 1
+    assert found["r1", 0]["opponents"] is None
+
+
+# -- broken clips -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_device", [4, 8])
+def test_a_broken_clip_costs_its_group(tmp_path, per_device, readable):
+    """Also where it was the only prompt of its micro-batch."""
+    change = {"per_device_train_batch_size": per_device, "max_steps": 8 * 4 // per_device // 2}
+    made = trainer(tmp_path, rewards=real_rewards(), data=rows(8, lost=(1, 6)), **change)
+    made.train()
+    broken = lines(tmp_path / "broken.jsonl")
+    assert sorted((b["prompt_id"], b["path"], b["reason"]) for b in broken) == [
+        ("r1", "lost1.mp4", "moov atom not found"),
+        ("r6", "lost6.mp4", "moov atom not found"),
+    ]
+    assert sum(row["broken_clips"] for row in logged(made)) == 2
+    assert {r["prompt_id"] for r in table(tmp_path)} == {f"r{k}" for k in (0, 2, 3, 4, 5, 7)}
+    assert all(math.isfinite(p.detach().sum()) for p in made.model.parameters())
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "dr_grpo"])
+def test_a_step_without_a_readable_clip_changes_nothing(tmp_path, loss_type):
+    """Both its prompts are lost; the pass on a spare prompt counts for nothing."""
+    made = trainer(tmp_path, data=rows(8, lost=tuple(range(7))), loss_type=loss_type, max_steps=1, beta=0.1)
+    before = toy().state_dict()
+    made.train()
+    assert len(lines(tmp_path / "broken.jsonl")) == 2
+    assert all(bool((value == before[name]).all()) for name, value in made.model.state_dict().items())
+
+
+def test_data_that_is_gone_stops_the_run(tmp_path):
+    made = trainer(tmp_path, data=rows(4, lost=(0, 1, 2, 3)), max_steps=1)
+    with pytest.raises(DataError, match="4 clips in a row cannot be read; is the data still there"):
+        made.train()
+    with pytest.raises(DataError, match="none of the 4 clips can be read"):
+        made.evaluate_rewards(rows(4, lost=(0, 1, 2, 3)), seed=1)
+
+
+# -- alarms and pages -------------------------------------------------------------------------------------------------
+
+ALARMS = {"steps": 20, "patience": 3, "parse_rate": 0.02, "length": 0.25, "stop": False}
+GOOD = {"parse_rate": 0.9, "frac_reward_zero_std": 0.2, "completions/mean_length": 40.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("parse_rate", {"parse_rate": 0.01}),
+        ("zero_variance", {"frac_reward_zero_std": 1.0}),
+        ("length", {"completions/mean_length": 9.0}),
+    ],
+)
+def test_alarms(name, bad):
+    watch = Watch(decode(Alarms, ALARMS, "alarms"))
+    # Two bad steps are no alarm, nor are bad steps that are not in a row.
+    for step, metrics in enumerate([GOOD, GOOD | bad, GOOD | bad, GOOD, GOOD | bad, GOOD | bad], 1):
+        watch.see(step, metrics)
+    assert not watch.raised
+    watch.see(7, GOOD | bad)
+    assert list(watch.raised) == [name]
+    late = Watch(decode(Alarms, ALARMS, "alarms"))
+    for step in range(20, 30):
+        late.see(step, GOOD if step == 20 else GOOD | bad)
+    assert not late.raised
+    strict = Watch(decode(Alarms, ALARMS | {"stop": True}, "alarms"))
+    for step in range(1, 4):
+        strict.see(step, GOOD if step == 1 else GOOD | bad)
+    with pytest.raises(ConfigError, match=f"alarm {name}"):
+        strict.see(4, GOOD | bad)
+
+
+def test_a_run_that_cannot_answer_raises_the_alarm(tmp_path):
+    made = trainer(tmp_path, max_steps=3, options={"alarms": ALARMS})
+    made.train()
+    assert list(made.watch.raised) == ["parse_rate"]
+
+
+def test_completions_can_be_looked_at(tmp_path, monkeypatch):
+    texts = ["<think>a<b></think><answer>4.25</answer>", "<script>", "no", "no"]
+    monkeypatch.setattr("vqa2.train._grpo_collect.words", lambda rollout, _: texts * (len(rollout.ids) // 4))
+    made = trainer(
+        tmp_path,
+        rewards=real_rewards(),
+        data=[*rows(7), replace(rows(8)[7], kind="image")],
+        max_steps=3,
+        options={"show": {"every": 2, "prompts": 2}},
+    )
+    made.train()
+    shown = lines(tmp_path / "shown.jsonl")
+    assert [(row["step"], len(row["completions"])) for row in shown] == [(1, 4), (1, 4), (2, 4), (2, 4)]
+    assert Image.open(io.BytesIO(base64.b64decode(shown[0]["thumbnail"]))).size == (2, 2)
+    page = (tmp_path / "completions.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("<img ") == 4
+    assert page.count("unreadable") == 4 * 3
+    assert page.index("Step 2") < page.index("Step 1")
+    names, found = wandb_table(shown, lambda image: image)
+    assert len(found) == 16
+    row = dict(zip(names, found[0]))
+    assert (row["step"], row["answer"], row["format"]) == (1, "4.25", 1.0)
+    assert row["clip"].size == (2, 2)
