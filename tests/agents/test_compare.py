@@ -54,7 +54,7 @@ def test_the_command_on_the_embedded_set(data_root, tmp_path, capsys):
         n for n in composed("routing", [])["measured"]["experts"]["tools"] if n not in ("blur", "noise", "contrast")
     ]
     command.main(
-        [*(f"~measured.experts.tools.{n}" for n in drop), f"measured.data={data_root}", "measured.fit_limit=20",
+        [*(f"~measured.experts.tools.{n}" for n in drop), f"measured.root={data_root}", "measured.fit_limit=20",
          "measured.bootstrap=10", "measured.forms=[logistic4,linear,isotonic]", "measured.experts.isolation=none",
          f"measured.out={tmp_path / 'm'}", f"measured.experts.calibration={tmp_path / 'c'}", f"out={tmp_path / 'o'}",
          f"real.folder={tmp_path / 'none'}"]

@@ -82,9 +82,9 @@ class Levels:
 
 def embedded(made: CompareRun, advance: Callable[[str, int, int], None]) -> Table:
     """The embedded test rows. Calibrations are fitted and kept as `python -m vqa2.experts` does."""
-    run, root = made.measured, Path(made.measured.data)
+    run, root = made.measured, Path(made.measured.root)
     items = rated(root, run.fit, run.fit_limit), rated(root, run.test, None)
-    table = Table(f"{run.data}/{run.test}", len(items[1]))
+    table = Table(f"{run.root}/{run.test}", len(items[1]))
     readings = _calibrated(run, items, table, advance)
     # A pool remembers what was not calibrated when it was asked first: a new one reads the curves that are there now.
     with run.experts.open() as pool:
@@ -111,14 +111,14 @@ def _calibrated(
         table.notes += [f"{name}: left out: {reason}" for name, reason in pool.left_out.items()]
         for name in list(fitted):
             try:
-                curve = calibrate(pool.subject(name), run.forms, f"{run.data}/{run.fit}", items[0], fitted[name])
+                curve = calibrate(pool.subject(name), run.forms, f"{run.root}/{run.fit}", items[0], fitted[name])
             except DataError as err:
                 table.notes.append(f"{name}: not calibrated: {err}")
                 del fitted[name], tested[name]
             else:
                 save(curve, Path(run.experts.calibration))
     if not fitted:
-        raise DataError(f"{run.data}/{run.fit}: no expert could be calibrated: {'; '.join(table.notes)}")
+        raise DataError(f"{run.root}/{run.fit}: no expert could be calibrated: {'; '.join(table.notes)}")
     return fitted, tested
 
 
