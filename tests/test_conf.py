@@ -17,6 +17,7 @@ from vqa2.agents.compare import CompareRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
+from vqa2.experts.localization.train import LocalizationRun
 from vqa2.experts.measure import ExpertsRun
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.tables import TableRun
@@ -95,6 +96,7 @@ def check(path: Path) -> None:
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
             "routing": lambda: decode(CompareRun, composed("routing", []), "routing"),
+            "localization": lambda: decode(LocalizationRun, composed("localization", []), "localization"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),
             "agentic_eval": lambda: decode(AgenticEvalRun, composed("agentic_eval", []), "agentic_eval"),

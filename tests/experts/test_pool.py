@@ -1,5 +1,6 @@
 """The pool: readings, failures as evidence, limits, licenses, calibration refused when missing or stale."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +116,33 @@ def test_commercial_safe_is_a_choice_of_the_configuration():
     safe = composed("experts", ["experts=commercial_safe"])["experts"]
     assert safe["commercial_only"]
     assert safe["tools"] == composed("experts", [])["experts"]["tools"]
+
+
+def hung_or_dead(tmp_path: Path, body: str) -> dict:
+    """An expert whose own process is what we test: a Python tool that never returns, or dies."""
+    (tmp_path / "tool.py").write_text(body)
+    info = {**INFO, "kinds": ["video"]}
+    return {"name": "command", "folder": str(tmp_path), "python": "", "arguments": ["tool.py"], "files": [],
+            "pattern": "(?P<value>[0-9]+)", "get": "-", "timeout_s": 600.0, "info": info}  # fmt: skip
+
+
+def test_a_hang_is_cut_off_at_the_limit_and_the_next_expert_runs(tmp_path):
+    tools = {"slow": hung_or_dead(tmp_path, "import time; time.sleep(600)"), "replayed": replayed(tmp_path)}
+    with pool(tmp_path, "process", tools=tools, timeout_s=60.0) as made:
+        assert made.run(["replayed"], media("c1"), None, None, None)[0].raw == 0.1  # the worker is up
+        start = time.monotonic()
+        slow, next_one = made.run(["slow", "replayed"], media("c1"), None, None, 3.0)
+        assert time.monotonic() - start < 30
+        assert slow.failure == "timeout"
+        assert (next_one.raw, next_one.failure) in ((0.1, "uncalibrated"), (None, "budget"))
+        assert made.run(["replayed"], media("c2"), None, None, None)[0].raw == 0.2
+
+
+def test_a_crash_of_the_process_is_evidence_and_the_next_expert_runs(tmp_path):
+    """The tool takes the worker that started it along."""
+    body = "import os, signal, time; os.kill(os.getppid(), signal.SIGSEGV); time.sleep(5)"
+    with pool(tmp_path, "process", tools={"bad": hung_or_dead(tmp_path, body), "replayed": replayed(tmp_path)}) as made:
+        dead, alive = made.run(["bad", "replayed"], media("c1"), None, None, None)
+        assert (dead.failure, dead.raw) == ("crash", None)
+        assert "SIGSEGV" in dead.reason
+        assert alive.raw == 0.1

@@ -1,0 +1,46 @@
+"""`python -m vqa2.experts.localization [key=value ...]`: damaged clips, detector, scores beside the baselines."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vqa2.core.config import decode
+from vqa2.core.records import Metric
+from vqa2.launch import composed, guarded
+
+
+def main(overrides: list[str]) -> None:
+    from data_prep.localized import LocalizedSpec, make
+    from vqa2.experts.localization.train import LocalizationRun, evaluate, seen, train
+
+    made = decode(LocalizationRun, composed("localization", overrides), "localization")
+    root, console = Path(made.root), Console(highlight=False, soft_wrap=True)
+    counts = {split: len(rows) for split, rows in make(root, decode(LocalizedSpec, made.clips, "clips")).items()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        clips = {}
+        for split, count in counts.items():
+            task = bar.add_task(split, total=count)
+            clips[split] = seen(root, split, lambda done, total, task=task: bar.update(task, completed=done))
+    detector = train(made, clips["train"])
+    metrics = evaluate(made, detector, clips["train"], clips["test"])
+    names = [m.name for m in metrics["ours"]]
+    console.print("| method | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1), markup=False)
+    for method, row in metrics.items():
+        console.print(f"| {method} | " + " | ".join(_cell(m) for m in row) + " |", markup=False)
+    path = Path(made.localize.detector).with_name("scores.json")
+    path.write_text(json.dumps({k: [asdict(m) for m in v] for k, v in metrics.items()}, indent=1) + "\n")
+    console.print(f"detector: {made.localize.detector}; scores: {path}", markup=False)
+
+
+def _cell(metric: Metric) -> str:
+    if metric.value is None or metric.lo is None:
+        return f"- ({metric.note or 'no interval'})"
+    return f"{metric.value:.2f} [{metric.lo:.2f}, {metric.hi:.2f}] ({metric.n})"
+
+
+if __name__ == "__main__":
+    guarded(main)
