@@ -13,6 +13,7 @@ from data_prep.leaks import LeaksRun
 from data_prep.run import DataPrepRun
 from data_prep.sources.labelled import Labelled
 from data_prep.sources.mixture import Mixture
+from vqa2.agents.compare import CompareRun
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
@@ -94,6 +95,7 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
+            "routing": lambda: decode(CompareRun, composed("routing", []), "routing"),
             "localization": lambda: decode(LocalizationRun, composed("localization", []), "localization"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),

@@ -16,6 +16,7 @@ ENTRY = {
     "vqa2/cli.py",
     "vqa2/__init__.py",
     "vqa2/experts/__main__.py",
+    "vqa2/agents/__main__.py",
     "vqa2/experts/localization/__main__.py",
     "data_prep/__main__.py",
 }

@@ -63,7 +63,7 @@ def by_chat(world: World, made: RouterSpec, known: Plain) -> Decision:
             why=reply.why,
             only=reply.experts,
         )
-    weights = {entry.expert: entry.weight for entry in reply.weights}
+    weights = {entry.expert: entry.weight for entry in reply.weights if entry.weight > 0}
     return Decision(
         content_type=kind,
         experts=_order(weights, usable),

@@ -1,7 +1,6 @@
 """What the agents read of a file themselves: facts about it, frames for a vision-language model, crops of regions."""
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vqa2.core.config import spec
 from vqa2.core.errors import MediaError
 from vqa2.core.records import Kind
+from vqa2.experts.base import files_hash
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of width and height."""
@@ -35,7 +35,7 @@ def facts(path: Path, kind: Kind) -> dict[str, Any]:
     that is said to be a video."""
     if not path.is_file():
         raise MediaError(path, "no such file")
-    known = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "kind": kind}
+    known = {"bytes": path.stat().st_size, "content": files_hash([path]), "kind": kind}
     still = _still_size(path)
     if kind == "image":
         if still is None:

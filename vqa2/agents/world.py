@@ -226,7 +226,10 @@ class World:
         return known
 
     def _check_calls(self) -> None:
-        """Nothing is asked that could need more tries than are left."""
+        """Nothing is asked that could need more tries than are left, or after the time is used up."""
+        seconds = self.seconds_left()
+        if seconds is not None and seconds <= 0:
+            raise StepFailed(f"budget: {self.budget.seconds:g} s are used up")
         if self.budget.llm_calls is None:
             return
         left = self.budget.llm_calls - spending(self.tape.steps)["llm_calls"]

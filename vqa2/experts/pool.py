@@ -122,9 +122,10 @@ class Pool:
         reading = replace(reading, seconds=time.monotonic() - start)
         if not isinstance(outcome, Raw):
             return replace(reading, failure=outcome[0], reason=outcome[1])
-        return self._calibrated(replace(reading, raw=outcome.value, parts=outcome.parts))
+        return self.calibrated(replace(reading, raw=outcome.value, parts=outcome.parts))
 
-    def _calibrated(self, reading: Reading) -> Reading:
+    def calibrated(self, reading: Reading) -> Reading:
+        """A raw reading with its calibrated score, or why it has none."""
         curve = self.calibration_of(reading.expert)
         if isinstance(curve, str):
             return replace(reading, failure="uncalibrated", reason=curve)
