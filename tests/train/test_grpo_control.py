@@ -218,10 +218,14 @@ def test_a_resumed_run_leaves_out_what_was_broken_when_it_began(tmp_path):
     spec = SimpleNamespace(data=SimpleNamespace(root=str(root)))
     context = SimpleNamespace(spec=spec, run=SimpleNamespace(dir=folder))
     Quarantine.add(root / QUARANTINE, MediaError("old.mp4", "cut"))
-    assert set(Quarantine.read(_quarantine(context, None))) == {"old.mp4"}
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
     Quarantine.add(root / QUARANTINE, MediaError("new.mp4", "cut"))
-    assert set(Quarantine.read(_quarantine(context, "checkpoint-2"))) == {"old.mp4"}
-    assert set(Quarantine.read(_quarantine(context, None))) == {"old.mp4", "new.mp4"}
+    state = folder / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir()
+    state.write_text("{}")
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
+    state.unlink()
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4", "new.mp4"}
 
 
 # -- alarms and pages -------------------------------------------------------------------------------------------------
