@@ -89,14 +89,20 @@ def logged_sum(folder: Path, key: str) -> int:
     return sum(row.get(key, 0) for row in rows)
 
 
-class AuditFirstStep(TrainerCallback):
-    """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?
+class AuditFirstSteps(TrainerCallback):
+    """After the first optimizer step with a learning rate above zero that used a part: did it move or stay as the
+    policy says? Looks until every trained part was used, but not beyond PATIENCE steps: batches may hold one kind of
+    rows.
 
-    `ready` tells whether there has been a gradient yet: GRPO has none while all completions of a group earn the same.
+    `used`: the parts that the rows of the current step used, kept by the trainer. `ready` tells whether there has been
+    a gradient yet: GRPO has none while all completions of a group earn the same.
     """
+
+    PATIENCE = 50
 
     def __init__(self, audit: Audit, used: set[str], say, ready=lambda: True) -> None:
         self.audit, self.used, self.say, self.ready = audit, used, say, ready
+        self.waiting = {part for part, policy in audit.tune.parts.items() if policy != "frozen"}
         self.result: dict[str, bool] | None = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
@@ -104,12 +110,18 @@ class AuditFirstStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
         # Warm-up makes the rate of the very first step zero: nothing can move there.
-        if self.result is not None or state.global_step < (2 if args.warmup_steps else 1) or not self.ready():
+        first = 2 if args.warmup_steps else 1
+        if self.result is not None or state.global_step < first or not self.ready():
             return
-        self.result = self.audit.check(model, self.used)
-        moved = ", ".join(part for part, yes in self.result.items() if yes)
-        stayed = ", ".join(part for part, yes in self.result.items() if not yes)
-        self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}")
+        found = self.audit.check(model, self.used)
+        self.waiting -= self.used
+        if self.waiting and state.global_step < min(first + self.PATIENCE, state.max_steps):
+            return
+        self.result = found
+        moved = ", ".join(part for part, yes in found.items() if yes)
+        stayed = ", ".join(part for part, yes in found.items() if not yes)
+        unused = f"; not used by the rows: {', '.join(sorted(self.waiting))}" if self.waiting else ""
+        self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}{unused}")
 
 
 class EngineStarted(TrainerCallback):

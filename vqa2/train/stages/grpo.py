@@ -18,7 +18,7 @@ from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._grpo_loss import Aggregation, Level, LossType, Scale
 from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
-    AuditFirstStep,
+    AuditFirstSteps,
     EngineStarted,
     JsonlLog,
     RichProgress,
@@ -131,7 +131,7 @@ class Grpo:
             EngineStarted(trainer, context.spec.engine.deepspeed is not None),
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
-            AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),
+            AuditFirstSteps(Audit(self.tune), used, say, lambda: trainer.has_signal),
             *callbacks(trainer, processor, context),
         ):
             trainer.add_callback(callback)

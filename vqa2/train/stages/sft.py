@@ -19,7 +19,7 @@ from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._lengths import RowOrder, lengths
 from vqa2.train.callbacks import (
-    AuditFirstStep,
+    AuditFirstSteps,
     EngineStarted,
     JsonlLog,
     RichProgress,
@@ -39,13 +39,14 @@ from vqa2.train.plan import Context
 
 
 class SftTrainer(Trainer):
-    """Trainer with learning rates per part; remembers which parts the data has used, for the audit. `order`: the rows
-    in another order than the library's."""
+    """Trainer with learning rates per part. `used`: the parts that the rows of the current optimizer step use, for the
+    audit. `order`: the rows in another order than the library's."""
 
     def __init__(self, *args, tune: Tune, order: RowOrder | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.tune, self.order = tune, order
         self.used: set[str] = {"lm"}
+        self.used_at = -1
         self.dropped_key_frames = 0
 
     def create_optimizer(self, model=None):
@@ -60,6 +61,9 @@ class SftTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.dropped_key_frames += inputs.pop("dropped_key_frames")
+        if self.state.global_step != self.used_at:
+            self.used_at = self.state.global_step
+            self.used.intersection_update({"lm"})
         if "clip_sizes" in inputs:
             clips = torch.ones(len(inputs["clip_sizes"]), dtype=torch.bool)
             if inputs.get("vision_grad", clips).any():
@@ -131,7 +135,7 @@ class Sft:
         )
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
-        audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
+        audit = AuditFirstSteps(Audit(self.tune), trainer.used, say)
         engine = EngineStarted(trainer, context.spec.engine.deepspeed is not None)
         asked = callbacks(trainer, processor, context)
         for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit, *asked):
