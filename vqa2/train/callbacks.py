@@ -5,12 +5,13 @@ import shutil
 import time
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from vqa2.core.errors import ConfigError
-from vqa2.core.run import rank
+from vqa2.core.run import rank, world_size
 from vqa2.model.tune import Audit
 
 METRICS = "metrics.jsonl"
@@ -120,22 +121,30 @@ class EngineStarted(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         found = type(self.trainer.model_wrapped).__name__
-        if self.deepspeed and found != "DeepSpeedEngine":
+        wanted = "DeepSpeedEngine" if self.deepspeed else "DistributedDataParallel" if world_size() > 1 else found
+        if found != wanted:
             raise ConfigError(
-                f"engine: DeepSpeed is asked for but the model runs as {found}; start with torchrun or accelerate's "
-                "configuration file"
+                f"engine: {wanted} is asked for but the model runs as {found}; start with torchrun or one of launchers/"
             )
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Newest first; one that a kill cut short lacks its state, which is written last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
+    return [path for path in found if (path / "trainer_state.json").is_file()]
+
+
 def last_checkpoint(folder: Path) -> str | None:
-    """Newest complete checkpoint; one cut short by a kill (its state is written last) is removed and said so."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for path in reversed(found):
-        if (path / "trainer_state.json").is_file():
-            return str(path)
-        if rank() == 0:
+    """Newest complete checkpoint; those cut short are removed. Rank 0 looks and tells the others, when the trainer has
+    connected them: they might see what it is about to remove."""
+    found: list[str | None] = [None]
+    if rank() == 0:
+        whole = complete_checkpoints(folder)
+        for path in set(folder.glob("checkpoint-*")).difference(whole):
             shutil.rmtree(path)
-    return None
+        found = [str(whole[0]) if whole else None]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def remove_checkpoints(folder: Path) -> None:

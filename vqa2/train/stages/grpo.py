@@ -13,7 +13,7 @@ from trl import GRPOConfig
 from vqa2.core.config import build, register, spec
 from vqa2.core.run import rank, say
 from vqa2.data.dataset import QUARANTINE, Collator
-from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
@@ -21,6 +21,7 @@ from vqa2.train.callbacks import (
     EngineStarted,
     JsonlLog,
     RichProgress,
+    complete_checkpoints,
     last_checkpoint,
     remove_checkpoints,
 )
@@ -70,14 +71,13 @@ class Grpo:
         """Trains, saves `model/` and returns key numbers, held-out rewards before and after among them."""
         started = time.monotonic()
         set_seed(context.spec.seed)
-        resumed = last_checkpoint(context.run.dir)
-        rows, quarantined = usable_rows(context, self.sets, "train", _quarantine(context, resumed))
+        rows, quarantined = usable_rows(context, self.sets, "train", _quarantine(context))
         held_out, _ = usable_rows(context, self.sets, "test")
-        model, processor = starting_model(context)
-        apply_policy(model, self.tune)
+        model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
         held_out = held_out[: self.eval_prompts]
+        resumed = last_checkpoint(context.run.dir)
         before = _kept(context, resumed, lambda: trainer.evaluate_rewards(held_out, context.spec.seed))
         say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
@@ -129,11 +129,11 @@ class Grpo:
         return trainer
 
 
-def _quarantine(context: Context, resumed: str | None) -> Path:
+def _quarantine(context: Context) -> Path:
     """The list of unreadable clips as it was when the run began. A resumed run takes the rows that it began with, those
     included whose clip broke meanwhile, or it would shuffle other rows."""
     now, then = Path(context.spec.data.root) / QUARANTINE, context.run.dir / QUARANTINE
-    if resumed:
+    if complete_checkpoints(context.run.dir):
         return then
     if rank() == 0:
         then.write_text(now.read_text(encoding="utf-8") if now.is_file() else "", encoding="utf-8")

@@ -13,9 +13,9 @@ from rich.console import Console
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
-from vqa2.core.run import say, world_size
+from vqa2.core.run import rank, say, world_size
 from vqa2.data.dataset import Collator, as_dataset
-from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._lengths import RowOrder, lengths
 from vqa2.train.callbacks import (
@@ -94,8 +94,7 @@ class Sft:
         started = time.monotonic()
         set_seed(context.spec.seed)
         rows, quarantined = usable_rows(context, self.sets, "train")
-        model, processor = starting_model(context)
-        apply_policy(model, self.tune)
+        model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
@@ -145,7 +144,8 @@ class Sft:
         if not first and not self.group_by_length:
             return None
         multiple = context.spec.model.video.frame_multiple
-        found = lengths(rows, Path(context.spec.data.root), processor, multiple, Console(stderr=True))
+        console = Console(stderr=True, quiet=rank() != 0)
+        found = lengths(rows, Path(context.spec.data.root), processor, multiple, console)
         batch = self.optim.batch_size * world_size()
         say(f"longest rows first: {max(found).tokens} tokens" if first else "rows of similar length share a batch")
         return RowOrder(found, batch, context.spec.seed, self.group_by_length)
