@@ -26,13 +26,13 @@ from vqa2.model.tune import (
 )
 
 
-def policy(rank=2, **parts) -> Tune:
+def policy(rank=2, batchnorm="stored", **parts) -> Tune:
     full = {part: parts.get(part, "frozen") for part in PARTS}
     return Tune(
         parts=full,
         lr={p: 0.01 for p, v in full.items() if v != "frozen"},
         learn_from={},
-        motion_batchnorm="stored",
+        motion_batchnorm=batchnorm,
         lora=Lora(rank=rank, alpha=4.0, dropout=0.0),
     )
 
@@ -112,7 +112,7 @@ def test_an_adapter_on_disk_is_one_that_peft_loads(small, tmp_path):
 
 
 def test_training_continues_from_an_adapter_and_its_full_parts(small, tmp_path):
-    parts = {"lm": "lora", "projector": "full", "motion": "full"}
+    parts = {"lm": "lora", "projector": "full", "motion": "full", "batchnorm": "train"}
     batch, logits, folder = adapted(small, tmp_path, **parts)
     model = AutoModelForImageTextToText.from_pretrained(base_of(folder))
     apply_policy(model, policy(**parts))

@@ -35,6 +35,8 @@ def save_adapter(model: nn.Module, state: dict[str, torch.Tensor], folder: Path,
     all processes), `base` the folder or hub id under it, empty where the model was new."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    if model.model.motion_tower.train_batchnorm:
+        trained |= {name for name, _ in model.named_buffers() if name in state}
     lora = {f"{_PEFT}{k.replace('.default.', '.')}": v.contiguous() for k, v in state.items() if ".lora_" in k}
     save_file(lora, folder / WEIGHTS, metadata={"format": "pt"})
     full = {k: v.contiguous() for k, v in state.items() if k in trained and ".lora_" not in k}
