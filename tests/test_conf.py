@@ -77,8 +77,10 @@ def check(path: Path) -> None:
             build("reader", source.reader, "source.reader")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
-    elif group in ("priors", "voice", "summary"):
-        where = {"priors": "router.priors", "voice": "voice", "summary": "router.summary"}[group]
+    elif group in ("priors", "voice", "summary", "localize"):
+        where = {"priors": "router.priors", "voice": "voice", "summary": "router.summary", "localize": "localize"}[
+            group
+        ]
         values = composed("eval", ["predictor=router", f"{group}@predictor.{where}={name}"])
         build("predictor", values["predictor"], "predictor")
     elif group == "expert":
@@ -95,7 +97,7 @@ def check(path: Path) -> None:
             "eval": lambda: composed("eval", []),
             "data_prep": lambda: composed("data_prep", []),
             "experts": lambda: composed("experts", []),
-            "routing": lambda: decode(CompareRun, composed("routing", []), "routing"),
+            "routing": lambda: decode(CompareRun, composed("routing", []), "routing").programs(),
             "localization": lambda: decode(LocalizationRun, composed("localization", []), "localization"),
             "table": lambda: composed("table", ["table=vqa2-2", "name=x"]),
             "agentic": lambda: decode(AgenticRun, composed("agentic", ["depictions=x"]), "agentic"),

@@ -73,7 +73,7 @@ def test_the_command_on_the_embedded_set(data_root, tmp_path, capsys):
 def test_real_scores_give_the_known_correlations():
     made = decode(CompareRun, composed("routing", [f"real.folder={REAL}", "real.test=[val-livevqc.csv]",
                                                    "real.bootstrap=20"]), "routing")  # fmt: skip
-    (table,) = real(made.real, made.router)
+    (table,) = real(made.real, made.programs()[0])
     by = {line.method: line for line in table.lines}
     assert table.n == 585
     # Ranks do not change by a monotone curve: the raw branches' own SRCC on LIVE-VQC.

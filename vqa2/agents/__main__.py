@@ -29,7 +29,7 @@ def main(overrides: list[str]) -> None:
 
         tables = [embedded(made, advance)]
     if Path(made.real.folder).is_dir():
-        tables += real(made.real, made.router)
+        tables += real(made.real, made.programs()[0])
     else:
         say(f"{made.real.folder}: no recorded scores here; the tables of real videos are left out")
     text = "\n\n".join(_markdown(table) for table in tables) + "\n"

@@ -21,7 +21,7 @@ from vqa2.agents._real import RealSpec
 from vqa2.agents._spec import AgentSpec, Priors, RouterSpec
 from vqa2.agents.run import live
 from vqa2.agents.world import Asked, Means
-from vqa2.core.config import spec
+from vqa2.core.config import decode, spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, read_jsonl
 from vqa2.experts.base import Media, Reading
@@ -35,13 +35,19 @@ LEVEL_EXPERT = "vqa2"
 
 @spec
 class CompareRun:
-    """`measured`: the embedded set and its experts; `real`: recorded scores (left out, said so, where absent)."""
+    """`measured`: the embedded set and its experts; `routed`, `asked`: the predictors router and agent, of which the
+    programs' settings are taken (no model decides here); `real`: recorded scores (left out, said so, where absent)."""
 
     measured: ExpertsRun
-    router: RouterSpec
-    agent: AgentSpec
+    routed: dict[str, Any]
+    asked: dict[str, Any]
     real: RealSpec
     out: str
+
+    def programs(self) -> tuple[RouterSpec, AgentSpec]:
+        """The settings of router and agent."""
+        router = decode(RouterSpec, self.routed["router"], "routing.routed.router")
+        return router, decode(AgentSpec, self.asked["agent"], "routing.asked.agent")
 
 
 class Recorded:
@@ -126,16 +132,17 @@ def _programs(
     made: CompareRun, pool: Recorded, items: Sequence[Rated], grids: Sequence[Grid], judge: Judge, advance: Callable
 ) -> list[Line]:
     """Router tiers and agent, live over the readings."""
+    router, agent = made.programs()
     fitted = dict(zip(grids[0].names, fitted_weights(grids[0])))
-    priors = Priors(source="fitted", types=dict.fromkeys(made.router.priors.types, fitted), unlisted=0.0)
+    priors = Priors(source="fitted", types=dict.fromkeys(router.priors.types, fitted), unlisted=0.0)
     plans: list[tuple[str, str, Any, Levels | None]] = [
-        ("rules router, tier 0", "router", replace(made.router, tier=0, priors=priors), None),
-        ("rules router, tier 1", "router", replace(made.router, tier=1), None),
-        ("rules router, tier 1, fitted priors", "router", replace(made.router, tier=1, priors=priors), None),
-        ("agent, rules and tools", "agent", made.agent, None),
+        ("rules router, tier 0", "router", replace(router, tier=0, priors=priors), None),
+        ("rules router, tier 1", "router", replace(router, tier=1), None),
+        ("rules router, tier 1, fitted priors", "router", replace(router, tier=1, priors=priors), None),
+        ("agent, rules and tools", "agent", agent, None),
     ]
     if pool.levels(items[0].media.id) is not None:
-        plans.append(("agent, tools and our model's levels", "agent", made.agent, Levels(pool)))
+        plans.append(("agent, tools and our model's levels", "agent", agent, Levels(pool)))
     lines = []
     seconds = {(n, i.media.id): s for n, row in zip(grids[1].names, grids[1].seconds.T) for i, s in zip(items, row)}
     for method, program, values, voice in plans:

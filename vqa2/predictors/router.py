@@ -1,12 +1,16 @@
 """Predictor `router`: Q-Router's tiers over a pool of experts (vqa2/agents/router.py)."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vqa2.agents._spec import RouterSpec
-from vqa2.agents.world import Means
+from vqa2.agents.world import Localizer, Means
 from vqa2.core.config import register
 from vqa2.core.llm import open_llm
+from vqa2.core.records import Kind
+from vqa2.experts.base import Media
+from vqa2.experts.localization.localize import LocalizeSpec
 from vqa2.experts.pool import PoolSpec
 from vqa2.predictors._programs import ProgramPredictor
 from vqa2.predictors._voice import VoiceSpec
@@ -15,16 +19,30 @@ from vqa2.predictors._voice import VoiceSpec
 @register("predictor", "router")
 class Router:
     """`llm` decides (`rules`: no model does) and answers questions, as `voice` does where there is no `llm`; `traces`:
-    folder of one JSON per item."""
+    folder of one JSON per item. `localize` is opened for tier 2 alone."""
 
     experts: PoolSpec
     llm: dict[str, Any]
     llm_cache: str
     router: RouterSpec
     voice: VoiceSpec
+    localize: LocalizeSpec
     traces: str
 
     def open(self) -> ProgramPredictor:
         llm = open_llm(self.llm, Path(self.llm_cache), "predictor.llm")
-        means = Means(pool=self.experts.open(), llm=llm, voice=self.voice.open(), localizer=None)
+        found = localizer(self.localize) if self.router.tier == 2 else None
+        means = Means(pool=self.experts.open(), llm=llm, voice=self.voice.open(), localizer=found)
         return ProgramPredictor("router", self.router, means, Path(self.traces))
+
+
+def localizer(made: LocalizeSpec) -> Localizer:
+    """What the router asks at tier 2: the findings as plain JSON and their distinct kinds, strongest first."""
+    locate = made.open()
+
+    def found(path: Path, kind: Kind) -> dict[str, Any]:
+        told = locate(Media(path=path, kind=kind))
+        findings = sorted((asdict(f) for f in told.findings), key=lambda f: -f["severity"])
+        return {"types": list(dict.fromkeys(f["kind"] for f in findings)), "findings": findings}
+
+    return found
