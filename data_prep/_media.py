@@ -173,6 +173,7 @@ class MediaIndex:
     def add(self, path: str, recipe: str, found: Probe | None, error: str) -> None:
         """Takes in a file that this run has made by a recipe."""
         self._keep(path, _stamp(inside(self.root, path)), recipe, found, error)
+        self._db.commit()
 
     def fresh(self, path: str, recipe: str) -> bool:
         """Whether a file is there as this recipe made it."""

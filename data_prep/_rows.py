@@ -95,7 +95,7 @@ def delimited(
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with checked(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
         lines = csv.reader(handle, delimiter=separator, quoting=quoting, skipinitialspace=True)
-        for cells in lines:
+        for cells in _parsed(lines, path):
             where = f"{path.name}:{lines.line_num}"
             if not any(cell.strip() for cell in cells):
                 continue
@@ -109,6 +109,13 @@ def delimited(
                 )
             else:
                 yield where, {name: cell.strip() for name, cell in zip(names, cells)}
+
+
+def _parsed(lines: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from lines
+    except csv.Error as err:
+        raise DataError(f"{path}: no table: {err}; is it the file that its name says?") from None
 
 
 def column(cells: Mapping[str, str], name: str, where: str) -> str:

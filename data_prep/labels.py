@@ -84,7 +84,8 @@ class LabelRun:
         part = listed.with_name(listed.name + ".part")
         with part.open("w", encoding="utf-8") as out:
             for name in self.parts_of(key):
-                out.write(self.scans[name].report.read_text(encoding="utf-8"))
+                with self.scans[name].report.open(encoding="utf-8") as report:
+                    shutil.copyfileobj(report, out)
                 account.excluded.update({f"{name}: {k}": n for k, n in self.scans[name].excluded.items()})
 
             def leave_out(item: Excluded) -> None:

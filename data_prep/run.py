@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from annotated_types import Ge
 from rich.console import Console
@@ -17,11 +17,19 @@ from data_prep.sources.labelled import Labelled
 from data_prep.sources.mixture import Mixture, Plan, alone
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
-from vqa2.core.records import Clip, write_jsonl
+from vqa2.core.records import Clip, Instruction, write_jsonl
 from vqa2.core.run import fingerprint
 
 MARKER = "prepared.json"
 Standing = Literal["absent", "incomplete", "other", "complete"]
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A set writer for all clips of an embedded source at once."""
+
+    def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
+        """Rows per split."""
 
 
 @spec
@@ -62,6 +70,10 @@ def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     if isinstance(source, Labelled | Mixture):
         plan = alone(source, list(writers)) if isinstance(source, Labelled) else source.plan()
         return _prepare_labels(run, plan, writers, console if progress else None)
+    for key, writer in writers.items():
+        if isinstance(writer, Streams) and not isinstance(writer, Writes):
+            name = run.sets[key]["name"]
+            raise ConfigError(f"sets.{key}: {name} is written from published datasets only; see docs/data.md")
     media = fingerprint([run.source, run.seed, making()])
     check_media(root, set(writers), media)
     clips, excluded, reused = _clips(source, run, console if progress else None)

@@ -151,6 +151,16 @@ def test_a_stall_up_to_the_end_at_an_uneven_rate_stays_inside():
     assert mask[-1] == "1"
 
 
+def test_levels_are_five_bins_of_20_points_with_the_lower_edge_inside(tmp_path):
+    marks = {0: "low", 19.99: "low", 20: "poor", 40: "fair", 59.99: "fair", 60: "good", 80: "high", 100: "high"}
+    (tmp_path / "LSVQ").mkdir()
+    rows = "".join(f"{k}.mp4, -1, -1, {mos}\n" for k, mos in enumerate(marks))
+    (tmp_path / "LSVQ" / "LSVQ_train_labels.txt").write_text(rows)
+    run(tmp_path, tmp_path / "out", "source=lsvq_train", "set=scoring_ugc")
+    answers = [r["turns"][0]["assistant"] for r in lines(tmp_path / "out" / "scoring_ugc.train.jsonl")]
+    assert answers == [f"The quality of this video is {word}." for word in marks.values()]
+
+
 QUESTION = [Turn(user="<video>\nIs it sharp?", assistant="A. Yes")]
 
 

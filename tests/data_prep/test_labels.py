@@ -302,6 +302,16 @@ def test_a_set_that_has_nothing_to_say_or_needs_embedded_clips_is_refused(tmp_pa
     with pytest.raises(ConfigError, match="sets.understanding: understanding is written from embedded clips only"):
         run(tmp_path, tmp_path / "out", "source=koniq_10k", "set=understanding")
 
+    with pytest.raises(ConfigError, match="sets.depict: clips is written from published datasets only"):
+        run(tmp_path, tmp_path / "out", "source=synthetic", "set=depict")
+
+
+def test_a_file_that_is_no_table_is_one_line(tmp_path):
+    write_form(tmp_path, "cgvds")
+    (tmp_path / "CGVDS/CGVDS_metadata.csv").write_text('File,MOS\n"' + "x" * (1 << 21) + '",1\n')
+    with pytest.raises(DataError, match="no table: field larger than field limit"):
+        clips("cgvds", tmp_path)
+
 
 def test_a_content_in_two_splits_is_refused(tmp_path):
     write_form(tmp_path, "koniq_10k")
