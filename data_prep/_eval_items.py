@@ -50,8 +50,11 @@ class Bank:
     ) -> Item | None:
         """A question of a form about a picture, answered `wanted` where that is given; None where there is none."""
         draw: dict[str, Draw] = {
-            "planner": self._planner, "distortion": self._distortion, "tool": self._tool, "summarizer": self._summarizer
-        }  # fmt: skip
+            "planner": self._planner,
+            "executor-distortion": self._distortion,
+            "executor-tool": self._tool,
+            "summarizer": self._summarizer,
+        }
         for _ in range(32):
             made = draw[track](form, sample, reference, rng)
             if made is None or wanted in (None, made.options[0]):
@@ -60,8 +63,13 @@ class Bank:
 
     def answers(self, track: str, form: str) -> tuple[str, ...]:
         """`Yes` and `No` for the forms that they answer, to take turns; empty for others."""
-        yes_no = {("planner", "quality"), ("planner", "selection"), ("distortion", "present"), ("tool", "suits"),
-                  ("summarizer", "enough")}  # fmt: skip
+        yes_no = {
+            ("planner", "quality"),
+            ("planner", "selection"),
+            ("executor-distortion", "present"),
+            ("executor-tool", "suits"),
+            ("summarizer", "enough"),
+        }
         return YES_NO if (track, form) in yes_no else ()
 
     def _planner(self, form: str, sample: Sample, reference: bool, rng: np.random.Generator) -> Item | None:
@@ -115,7 +123,7 @@ class Bank:
             options = (of[name], *self._some(sorted(others), 3, rng))
         else:
             options = (name, *self._some(self._unlike(there), 3, rng))
-        question = self.questions["distortion"][form].format(distortion=name)
+        question = self.questions["executor-distortion"][form].format(distortion=name)
         return Item(form, context, question, tuple(options))
 
     def _tool(self, form: str, sample: Sample, reference: bool, rng: np.random.Generator) -> Item | None:
@@ -128,12 +136,12 @@ class Bank:
             tool = str(rng.choice(stated))
             strengths = self.library.tools[tool].strengths
             others = sorted({s for t in self.library.tools.values() for s in t.strengths} - set(strengths))
-            question = self.questions["tool"][form].format(tool=tool)
+            question = self.questions["executor-tool"][form].format(tool=tool)
             return Item(form, context, question, (str(rng.choice(strengths)), *self._some(others, 3, rng)))
         if form == "suits":
             tool = str(rng.choice([t for t in mode if self.library.tools[t].strengths]))
             described = self.library.describe(tool)
-            question = self.questions["tool"][form].format(described=described, distortion=known)
+            question = self.questions["executor-tool"][form].format(described=described, distortion=known)
             return Item(form, context, question, YES_NO if self.library.suits(tool, name) else YES_NO[::-1])
         best = self.library.best(name, reference)
         if best is None:
@@ -143,7 +151,7 @@ class Bank:
         others.sort(key=lambda t: not self.library.tools[t].strengths)
         listed = [best, *others[:3]]
         told = " ".join(f"{t}: {self.library.describe(t)}." for t in sorted(listed))
-        question = self.questions["tool"][form].format(distortion=known)
+        question = self.questions["executor-tool"][form].format(distortion=known)
         return Item(form, f"{context} {told}", question, tuple(listed))
 
     def _summarizer(self, form: str, sample: Sample, reference: bool, rng: np.random.Generator) -> Item | None:

@@ -3,7 +3,8 @@ pictures with one or two known distortions.
 
 Departs from the paper, whose 1,000 questions experts wrote about 500 such and 500 real pictures, and which is not
 released: nobody checked these by eye, all pictures are synthetic, and every answer follows from what was done. Tracks,
-counts, the share with a reference, one or two distortions and the accuracy per track are the paper's.
+counts, the share with a reference and one or two distortions are the paper's. The form is the one that the benchmark
+`agenticiqa-eval` reads.
 """
 
 import json
@@ -30,13 +31,13 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import LETTERS
 from vqa2.core.run import fingerprint, git_state
 
-TRACKS = ("planner", "distortion", "tool", "summarizer")
+TRACKS = ("planner", "executor-distortion", "executor-tool", "summarizer")
 Share = Annotated[float, Interval(gt=0, le=1)]
 
 
 @spec
 class AgenticEvalRun:
-    """`pictures` -> `out`/agentic_eval.json, media and a manifest; see conf/agentic_eval.yaml."""
+    """`pictures` -> `out`/questions.json, images and a manifest; see conf/agentic_eval.yaml."""
 
     pictures: str | None
     out: str
@@ -71,21 +72,21 @@ class AgenticEvalRun:
 def agentic_eval(run: AgenticEvalRun, console: Console) -> dict[str, Any]:
     """Writes pictures, questions and the manifest, which it returns. DataError where the pictures do not suffice."""
     out, dealer = Path(run.out), Dealer(run.seed, "agentic_eval")
-    (out / "media").mkdir(parents=True, exist_ok=True)
+    (out / "images").mkdir(parents=True, exist_ok=True)
     samples = _samples(run, console)
     # Every n-th sample comes with its reference; the references take part in every track alike.
     references = {i for i in range(len(samples)) if int((i + 1) * run.reference_share) > int(i * run.reference_share)}
     for number in tracked(range(len(samples)), "pictures", console=console):
-        Image.fromarray(samples[number].shown).save(out / _shown(number))
+        Image.fromarray(samples[number].shown).save(out / "images" / _shown(number))
         if number in references:
-            Image.fromarray(samples[number].clean).save(out / _clean(number))
+            Image.fromarray(samples[number].clean).save(out / "images" / _clean(number))
     bank = Bank(
         lexicon=run.lexicon, library=run.tools, wording=run.wording, objects=run.objects, effects=run.effects,
         questions=run.questions, severities=tuple(run.strengths), ssim=run.ssim,
     )  # fmt: skip
     records = [record for track in TRACKS for record in _track(run, track, bank, samples, references, dealer)]
-    _write(out / "agentic_eval.json", records)
-    files = sorted({name for r in records for name in (r["image"], r["reference"]) if name})
+    _write(out / "questions.json", records)
+    files = sorted({f"images/{name}" for r in records for name in (r["image"], r["reference"]) if name})
     values = [run.strengths, run.share, run.longest_side, run.jpeg_quality, run.items, run.images, run.questions]
     manifest = {
         "benchmark": "agentic_eval", "items": dict(Counter(r["track"] for r in records)),
@@ -93,9 +94,9 @@ def agentic_eval(run: AgenticEvalRun, console: Console) -> dict[str, Any]:
         "right answers at": dict(Counter(f"{len(r['answers'])} options, {r['correct_choice']}" for r in records)),
         "with reference": sum(r["reference"] is not None for r in records),
         "contents": len({s.content for s in samples}), "seed": run.seed, "config": fingerprint(values),
-        "git": git_state(), "sha256": {name: sha256_of(out / name) for name in ("agentic_eval.json", *files)},
+        "git": git_state(), "sha256": {name: sha256_of(out / name) for name in ("questions.json", *files)},
     }  # fmt: skip
-    _write(out / "agentic_eval.manifest.json", manifest)
+    _write(out / "manifest.json", manifest)
     return manifest
 
 
@@ -173,17 +174,18 @@ def _record(item: Item, number: int, sample: Sample, reference: bool) -> dict[st
         "question_type": item.kind,
         "image": _shown(number),
         "reference": _clean(number) if reference else None,
-        "question": f"{item.context}\n{item.question}".strip(),
+        "evidence": item.context,
+        "question": item.question,
         "distortions": [{"name": name, "severity": severity} for name, severity in sample.severities.items()],
     }
 
 
 def _shown(number: int) -> str:
-    return f"media/{number:04d}.png"
+    return f"{number:04d}.png"
 
 
 def _clean(number: int) -> str:
-    return f"media/{number:04d}.reference.png"
+    return f"{number:04d}.reference.png"
 
 
 def _write(path: Path, values: Any) -> None:

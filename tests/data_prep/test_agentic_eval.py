@@ -11,12 +11,16 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep._eval_items import logistic
-from data_prep.agentic_eval import AgenticEvalRun, agentic_eval
-from vqa2.core.config import decode
+from data_prep.agentic_eval import TRACKS, AgenticEvalRun, agentic_eval
+from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.launch import composed
 
-SMALL = ("images=24", "longest_side=96", "items={planner: 40, distortion: 40, tool: 39, summarizer: 40}")
+SMALL = (
+    "images=24",
+    "longest_side=96",
+    "items={planner: 40, executor-distortion: 40, executor-tool: 39, summarizer: 40}",
+)
 
 
 def run_of(out: Path, *overrides: str) -> AgenticEvalRun:
@@ -32,26 +36,38 @@ def made(tmp_path_factory):
     """(folder, manifest, records) of a small benchmark."""
     out = tmp_path_factory.mktemp("eval")
     manifest = agentic_eval(run_of(out), quiet())
-    return out, manifest, json.loads((out / "agentic_eval.json").read_text())
+    return out, manifest, json.loads((out / "questions.json").read_text())
 
 
 def test_tracks_have_their_counts_and_every_file_is_there(made):
     out, manifest, records = made
-    assert manifest["items"] == {"planner": 40, "distortion": 40, "tool": 39, "summarizer": 40}
+    assert manifest["items"] == {"planner": 40, "executor-distortion": 40, "executor-tool": 39, "summarizer": 40}
     assert len({r["id"] for r in records}) == len(records)
     for record in records:
-        with Image.open(out / record["image"]) as image:
+        with Image.open(out / "images" / record["image"]) as image:
             assert max(image.size) == 96
             if record["reference"]:
-                with Image.open(out / record["reference"]) as clean:
+                with Image.open(out / "images" / record["reference"]) as clean:
                     assert clean.size == image.size
     assert {r["reference"] is not None for r in records} == {True, False}
     assert {len(r["distortions"]) for r in records} == {1, 2}
 
 
+def test_the_benchmark_reads_it(made):
+    out, _, records = made
+    where = [f"file={out / 'questions.json'}", f"media_root={out / 'images'}"]
+    overrides = ["benchmark=agenticiqa-eval", *(f"benchmarks.agenticiqa-eval.{item}" for item in where)]
+    benchmark = composed("eval", overrides)["benchmarks"]
+    asked = build("benchmark", benchmark["agenticiqa-eval"], "benchmark").items()
+    assert [i.target["choice"] for i in asked] == [r["correct_choice"] for r in records]
+    assert {i.target["axes"]["track"] for i in asked} == set(TRACKS)
+    assert [i.query.second is None for i in asked] == [r["reference"] is None for r in records]
+    assert all(i.query.path.is_file() for i in asked)
+
+
 def test_yes_and_no_and_the_letters_are_balanced(made):
     _, _, records = made
-    for track in ("planner", "distortion", "tool", "summarizer"):
+    for track in TRACKS:
         closed = [r for r in records if r["track"] == track and r["question_type"] == "yes-or-no"]
         said = Counter(r["answers"]["AB".index(r["correct_choice"])] for r in closed)
         assert abs(said["Yes"] - said["No"]) <= len({r["form"] for r in closed})
@@ -70,18 +86,18 @@ def test_answers_follow_from_what_was_done_to_the_picture(made):
         answer = record["answers"]["ABCD".index(record["correct_choice"])]
         wrong = [a for a in record["answers"] if a != answer]
         there = {d["name"]: d["severity"] for d in record["distortions"]}
-        last = record["question"].split("\n")[-1]
+        last = record["question"]
         form = record["track"], record["form"]
         forms[form] += 1
-        if form in (("distortion", "which"), ("summarizer", "why")):
+        if form in (("executor-distortion", "which"), ("summarizer", "why")):
             assert answer in there
             assert not set(wrong) & set(there)
-        elif form == ("distortion", "severity"):
+        elif form == ("executor-distortion", "severity"):
             assert there[last.split("How severe is the ")[1].split(" in the picture")[0]] == answer
-        elif form == ("distortion", "present"):
+        elif form == ("executor-distortion", "present"):
             name = last.split("Is there ")[1].split(" in the picture")[0]
             assert (answer == "Yes") == (name in there)
-        elif form == ("distortion", "category"):
+        elif form == ("executor-distortion", "category"):
             categories = {lexicon[name].category for name in there}
             assert answer in categories
             assert not set(wrong) & categories
@@ -92,10 +108,10 @@ def test_answers_follow_from_what_was_done_to_the_picture(made):
         elif form == ("planner", "mode"):
             assert (answer == "With the reference picture") == (record["reference"] is not None)
         elif form == ("planner", "object"):
-            assert f"the {answer}" in record["question"]
-            assert not any(f"the {other}" in record["question"] for other in wrong)
+            assert f"the {answer}" in record["evidence"]
+            assert not any(f"the {other}" in record["evidence"] for other in wrong)
         elif form == ("summarizer", "grade"):
-            score = float(record["question"].split("SSIM ")[1].split(".\n")[0])
+            score = float(record["evidence"].split("SSIM ")[1].rstrip("."))
             assert answer == ["Bad", "Poor", "Fair", "Good", "Excellent"][min(4, int((score - 1) / 0.8))]
     assert len(forms) == 16, "every form is asked"
 
@@ -105,7 +121,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_questions(mad
     again = agentic_eval(run_of(tmp_path / "again"), quiet())
     assert again["sha256"] == manifest["sha256"]
     other = agentic_eval(run_of(tmp_path / "other", "seed=1"), quiet())
-    assert other["sha256"]["agentic_eval.json"] != manifest["sha256"]["agentic_eval.json"]
+    assert other["sha256"]["questions.json"] != manifest["sha256"]["questions.json"]
 
 
 def test_gray_pictures_get_no_color_distortion_and_flat_ones_are_left_out(tmp_path):
@@ -116,7 +132,7 @@ def test_gray_pictures_get_no_color_distortion_and_flat_ones_are_left_out(tmp_pa
     Image.fromarray(gray).resize((300, 200)).save(folder / "gray.png")
     run = run_of(tmp_path / "out", f"pictures={folder}", "images=40")
     agentic_eval(run, quiet())
-    records = json.loads((tmp_path / "out" / "agentic_eval.json").read_text())
+    records = json.loads((tmp_path / "out" / "questions.json").read_text())
     assert not {"oversaturation", "desaturation"} & {d["name"] for r in records for d in r["distortions"]}
     (folder / "gray.png").write_text("no picture")
     with pytest.raises(DataError, match=r"gray.png: not a readable picture"):
@@ -127,8 +143,8 @@ def test_gray_pictures_get_no_color_distortion_and_flat_ones_are_left_out(tmp_pa
 
 
 def test_more_questions_than_the_pictures_give_is_an_error(tmp_path):
-    few = run_of(tmp_path, "images=1", "items={planner: 0, distortion: 50, tool: 0, summarizer: 0}")
-    with pytest.raises(DataError, match=r"agentic_eval.items.distortion: 1 pictures give \d+ questions"):
+    few = run_of(tmp_path, "images=1", "items={planner: 0, executor-distortion: 50, executor-tool: 0, summarizer: 0}")
+    with pytest.raises(DataError, match=r"agentic_eval.items.executor-distortion: 1 pictures give \d+ questions"):
         agentic_eval(few, quiet())
     with pytest.raises(ConfigError, match=r"agentic_eval.items: needs exactly planner"):
         run_of(tmp_path, "~items.planner")
