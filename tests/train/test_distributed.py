@@ -169,6 +169,7 @@ def test_accelerate_launch_and_local_rank_start_training(common, tmp_path):
     assert (tmp_path / "tiny" / "scoring" / "done.json").is_file()
 
 
+@pytest.mark.slow
 def test_overwriting_a_finished_run_starts_it_anew_on_every_process(common, tmp_path):
     settings = [*common, *ENGINES["ddp"], "stage.optim.batch_size=2", "stage.optim.max_steps=1"]
     folder = run(2, tmp_path, *settings)
