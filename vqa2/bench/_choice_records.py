@@ -9,7 +9,7 @@ question) and `evidence` (what the summarizer is told first) where there is any.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ _FORMS: dict[str, tuple[Any, Callable[[Any, Path], Choice]]] = {
 
 def _numbered(number: int, choice: Choice) -> Choice:
     """Several questions share an image, so that its name alone is no id."""
-    return Choice(**{**choice.__dict__, "id": f"{number:05d}-{choice.id}"})
+    return replace(choice, id=f"{number:05d}-{choice.id}")
 
 
 def _options(found: list[str], key: str) -> tuple[str, ...]:
