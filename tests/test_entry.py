@@ -174,3 +174,24 @@ def test_a_set_row_that_is_malformed_names_file_and_line(tmp_path):
     path.write_text('{"id": "x"}\n')
     with pytest.raises(DataError, match=r"a.jsonl:1: .*required|a.jsonl:1: .*missing"):
         read_jsonl(path, Instruction)
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_evaluation(data_root, tmp_path):
+    def reported(*launcher: str, out: Path) -> dict:
+        settings = ["predictor=random", f"runs={out}", f"benchmarks.synthetic.root={data_root}", "worst=2",
+                    "benchmarks.synthetic.bootstrap=20"]  # fmt: skip
+        done = call(*launcher, "eval.py", "benchmark=synthetic", *settings)
+        assert done.returncode == 0, done.stderr
+        assert (out / "tiny" / "report.html").is_file()
+        return json.loads((out / "tiny" / "eval" / "synthetic" / "report.json").read_text())
+
+    alone = reported(out=tmp_path / "alone")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    shared = reported(*launcher, out=tmp_path / "shared")
+    assert shared["metrics"] == alone["metrics"]
+    assert shared["n_scored"] == alone["n_expected"]
+    assert [s["processes"] for s in shared["provenance"]["sessions"]] == [2]
+    # Killed and started again, with one process: nothing is asked twice.
+    again = reported(out=tmp_path / "shared")
+    assert again == shared
