@@ -1,7 +1,7 @@
 """The motion path against the full two-path SlowFast, and chunked against whole clips: `python benchmarks/motion.py`.
 
 Each side runs in a process of its own, for its peak memory; sides alternate, and ratios come from the same run.
-Frames are 160 px: the ratios do not depend on it, the minutes do (about one, on two idle cores). T motion frames.
+Frames are 160 px: the ratios do not depend on it, the minutes do. T motion frames.
 """
 
 import os

@@ -2,8 +2,7 @@
 
 The other side runs SlowFast's two paths and projects every position of the prompt to the vocabulary. Both sides start
 from the same weights and see the same batch, each in a process of its own for its peak memory; the losses must agree.
-Sizes: the full vocabulary, tower grid and motion path; a narrow and shallow language model, so that it fits a laptop
-(about a minute on two idle cores).
+Sizes: the full vocabulary, tower grid and motion path; a narrow and shallow language model, so that it fits a laptop.
 """
 
 import os
