@@ -4,18 +4,21 @@ A clean clip of the data root, degraded inside one box and one stretch of frames
 the box of the frame before, held; the other variants are those of data_prep/_degrade.py.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
 
+from data_prep._build import making
 from data_prep._degrade import degrade
 from data_prep._encode import read_frames, write_video
 from data_prep._write import rng_of
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import Artifact, Clip, read_jsonl, write_jsonl
+from vqa2.core.run import fingerprint
 
 FILE = "localization.{split}.jsonl"
 
@@ -37,26 +40,26 @@ class LocalizedSpec:
 
 
 def make(root: Path, made: LocalizedSpec) -> dict[str, list[Artifact]]:
-    """Writes `media/localization/*.mp4` and one JSONL a split under `root`; existing files of the same name are
-    kept."""
+    """Writes clips below `media/localization` and one JSONL a split under `root`. The folder's name depends on every
+    value and on the media code, so that what is there already can be kept."""
     clean = [c for c in read_jsonl(root / "clips.jsonl", Clip) if c.kind == "video" and not c.distortions]
     if not clean:
         raise DataError(f"{root}/clips.jsonl: no clean clips; prepare the synthetic source first")
-    (root / "media" / "localization").mkdir(parents=True, exist_ok=True)
+    folder = root / "media" / "localization" / fingerprint([asdict(made), making()])
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Artifact]] = {"train": [], "test": []}
     for number, clip in enumerate(clean):
         for copy in range(made.per_clip[clip.split == "test"]):
-            found[clip.split].append(_one(root, made, clip, number + copy * len(clean), copy))
+            path = folder / f"{clip.id}-{copy}.mp4"
+            found[clip.split].append(_one(root, path, made, clip, number + copy * len(clean)))
     for split, rows in found.items():
         write_jsonl(root / FILE.format(split=split), rows)
     return found
 
 
-def _one(root: Path, made: LocalizedSpec, clip: Clip, turn: int, copy: int) -> Artifact:
-    variant = made.variants[turn % len(made.variants)]
-    name = f"{clip.id}-{copy}"
+def _one(root: Path, path: Path, made: LocalizedSpec, clip: Clip, turn: int) -> Artifact:
+    variant, name = made.variants[turn % len(made.variants)], path.stem
     rng = rng_of(made.seed, "localization", name)
-    path = root / "media" / "localization" / f"{name}.mp4"
     frames = read_frames(root / clip.path)
     count, height, width = frames.shape[:3]
     strength = float(rng.uniform(*made.strength))

@@ -20,6 +20,7 @@ from vqa2.core.config import build
 from vqa2.core.errors import UserError
 from vqa2.experts.base import Failure, Media, NotApplicable, Raw, Scorer
 
+START_S = 300.0
 Outcome = Raw | tuple[Failure, str]
 
 
@@ -58,8 +59,12 @@ class Worker:
 
     def ask(self, name: str, media: Media, reference: Media | None, prompt: str | None, timeout_s: float) -> Outcome:
         """As `Local.ask`; past `timeout_s` the child and its children are killed."""
-        child = self._started()
         question = {"name": name, "media": _plain(media), "reference": _plain(reference), "prompt": prompt}
+        try:
+            child = self._started()
+        except queue.Empty:
+            self.close()
+            return "timeout", f"the worker process did not start within {START_S:g} s"
         try:
             child.stdin.write(json.dumps(question) + "\n")
             child.stdin.flush()
@@ -89,6 +94,8 @@ class Worker:
             self._child.stdin.write(json.dumps(self._experts) + "\n")
             self._lines = queue.Queue()
             threading.Thread(target=_pump, args=(self._child, self._lines), daemon=True).start()
+            # The imports of a fresh process are not the time of the expert that happens to be asked first.
+            self._lines.get(timeout=START_S)
         return self._child
 
     def close(self) -> None:
@@ -121,6 +128,8 @@ def _media(values: dict[str, str] | None) -> Media | None:
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    answers.write("ready\n")
+    answers.flush()
     local = Local(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         asked = json.loads(line)
