@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from vqa2.bench._matrix import find
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import Metric, Report
@@ -128,7 +129,7 @@ def _measured(table: PaperTable, where: tuple[str, str], value: float | None, re
     minus = table.measured[row].minus
     if minus is not None:
         path = (difference_group(minus.format(benchmark=column.benchmark)), " / ".join(column.metric))
-    metric = _find(report, path)
+    metric = find(report, path)
     reasons = list(report.deviations) if table.published else []
     if report.benchmark != column.benchmark:
         reasons.append(f"a report of {report.benchmark}, not of {column.benchmark}")
@@ -148,11 +149,6 @@ def _not_run(table: PaperTable, where: tuple[str, str], value: float | None, lac
     commands = " && ".join(table.measured[row].commands).format(benchmark=table.columns[name].benchmark)
     needs = f"needs {', '.join(lacking)}; " if lacking else ""
     return Cell(row=row, column=name, published=value, metric=None, state="not run", reason=f"{needs}run {commands}")
-
-
-def _find(report: Report, path: Sequence[str]) -> Metric | None:
-    metrics = report.metrics if len(path) == 1 else report.groups.get(path[0], ())
-    return next((m for m in metrics if m.name == path[-1]), None)
 
 
 def _scaled(metric: Metric, scale: float) -> Metric:
