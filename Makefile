@@ -78,6 +78,8 @@ parity: setup ## differences from the official code, stage by stage (whole with 
 
 bench: setup ## timing comparisons, each a ratio of two sides in one run
 	$(RUN) benchmarks/decode.py
+	$(RUN) benchmarks/motion.py
+	$(RUN) benchmarks/train_step.py
 
 clean: ## remove runs, data and caches (not the virtual environment)
 	rm -rf runs data outputs wandb .pytest_cache .ruff_cache

@@ -45,7 +45,7 @@ def rated(folder: Path, name: str) -> list[Rated]:
     mos = np.array([float(r["mos"]) for r in rows])
     scaled = 100 * (mos - mos.min()) / np.ptp(mos)  # for calibration; correlations do not see it
     return [
-        Rated(media=Media(path=Path(r["name"]), kind="video", id=r["name"]), mos=float(m), distortion=())
+        Rated(media=Media(path=Path(r["name"]), kind="video", id=r["name"]), mos=float(m), distortion="")
         for r, m in zip(rows, scaled)
     ]
 

@@ -43,10 +43,10 @@ def agentic(overrides: list[str]) -> None:
 
 def agentic_eval(overrides: list[str]) -> None:
     """Clean pictures -> a benchmark of AgenticIQA's roles."""
-    from data_prep.agentic_eval import EvalRun
+    from data_prep.agentic_eval import AgenticEvalRun
     from data_prep.agentic_eval import agentic_eval as run
 
-    made = decode(EvalRun, composed("agentic_eval", overrides), "agentic_eval")
+    made = decode(AgenticEvalRun, composed("agentic_eval", overrides), "agentic_eval")
     items = ", ".join(f"{track} {count}" for track, count in run(made, _CONSOLE)["items"].items())
     _CONSOLE.print(f"{made.out}: {items}", markup=False)
 

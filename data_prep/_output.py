@@ -3,16 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from vqa2.core.records import Instruction
 
-BATCH = 4096
+BATCH = 1024
+_FORM = TypeAdapter(Instruction)
 TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
 SCHEMA = pa.schema(
     [
@@ -34,7 +35,7 @@ def write_rows(root: Path, name: str, split: str, rows: Iterable[Instruction]) -
     with parts[0].open("w", encoding="utf-8") as out, pq.ParquetWriter(parts[1], SCHEMA, compression="zstd") as packed:
         batch: list[dict[str, Any]] = []
         for row in rows:
-            values = asdict(row)
+            values = _FORM.dump_python(row)
             out.write(json.dumps(values, ensure_ascii=False, sort_keys=True) + "\n")
             values["tags"] = json.dumps(values["tags"], ensure_ascii=False, sort_keys=True)
             batch.append(values)

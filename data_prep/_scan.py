@@ -44,11 +44,16 @@ class Scan:
     report: Path
 
     def clips(self, root: Path, wanted: np.ndarray) -> Iterator[Clip]:
-        """The clips of the masked rows, in the order of the label files."""
-        keys = set(self.keys[wanted].tolist())
-        for item in self.part.rows(root):
-            if not isinstance(item, Excluded) and key_of(item[1].id) in keys:
-                yield self.part.clip(*item, self.lo, self.hi)
+        """The clips of the masked rows, in the order of the label files, which are read again."""
+        number = 0
+        for split, row in self.part.raw(root):
+            # The next usable row is known by its key; whatever is between was excluded.
+            if number < len(self.keys) and isinstance(row, Row) and key_of(row.id) == self.keys[number]:
+                number += 1
+                if wanted[number - 1]:
+                    yield self.part.clip(split, row, self.lo, self.hi)
+        if number < len(self.keys):
+            raise DataError(f"{self.part.variant}: the label files changed while they were read; run again")
 
 
 def scan(part: Labelled, root: Path, report: Path, index: MediaIndex | None, advance: Callable[[int], None]) -> Scan:

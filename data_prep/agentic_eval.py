@@ -35,7 +35,7 @@ Share = Annotated[float, Interval(gt=0, le=1)]
 
 
 @spec
-class EvalRun:
+class AgenticEvalRun:
     """`pictures` -> `out`/agentic_eval.json, media and a manifest; see conf/agentic_eval.yaml."""
 
     pictures: str | None
@@ -68,7 +68,7 @@ class EvalRun:
             raise ConfigError(f"agentic_eval: {missing[0]!r} is missing in lexicon.attributes or tools.known_as")
 
 
-def agentic_eval(run: EvalRun, console: Console) -> dict[str, Any]:
+def agentic_eval(run: AgenticEvalRun, console: Console) -> dict[str, Any]:
     """Writes pictures, questions and the manifest, which it returns. DataError where the pictures do not suffice."""
     out, dealer = Path(run.out), Dealer(run.seed, "agentic_eval")
     (out / "media").mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def agentic_eval(run: EvalRun, console: Console) -> dict[str, Any]:
     return manifest
 
 
-def _samples(run: EvalRun, console: Console) -> list[Sample]:
+def _samples(run: AgenticEvalRun, console: Console) -> list[Sample]:
     """The distorted pictures; contents take turns, and those on which nothing can be seen are named and left out."""
     recipe = Recipe(
         share=run.share, longest_side=run.longest_side, strengths=run.strengths, jpeg_quality=run.jpeg_quality,
@@ -126,7 +126,7 @@ def _samples(run: EvalRun, console: Console) -> list[Sample]:
 
 
 def _track(
-    run: EvalRun, track: str, bank: Bank, samples: list[Sample], references: set[int], dealer: Dealer
+    run: AgenticEvalRun, track: str, bank: Bank, samples: list[Sample], references: set[int], dealer: Dealer
 ) -> list[dict[str, Any]]:
     """The questions of a track: forms take turns, pictures too; yes and no are equally many in each form. A form about
     which the pictures give no more questions leaves its turn to the others."""

@@ -57,6 +57,8 @@ class LabelRun:
         self.work = out / ".work"
         self.scans: dict[str, Scan] = {}
         self.splits: dict[int, str] = {}
+        # Only where there are two splits can a content lie in both.
+        self.divided = len({split for splits in plan.sets.values() for split in splits}) > 1
 
     def close(self) -> None:
         self.workers.close()
@@ -165,7 +167,7 @@ class LabelRun:
     def _in_split(self, clips: Iterable[Clip], split: str) -> Iterator[Clip]:
         """Clips under the split that they are used in; no content lies in two."""
         for clip in clips:
-            before = self.splits.setdefault(key_of(clip.content), split)
+            before = self.splits.setdefault(key_of(clip.content), split) if self.divided else split
             if before != split:
                 raise DataError(f"{clip.id}: content {clip.content!r} lies in both splits, {before} and {split}")
             yield replace(clip, split=split)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from data_prep.agentic import AgenticRun
-from data_prep.agentic_eval import EvalRun as AgenticEvalRun
+from data_prep.agentic_eval import AgenticEvalRun
 from data_prep.check import CheckRun
 from data_prep.extend import ExtendRun
 from data_prep.leaks import LeaksRun
@@ -157,6 +157,30 @@ def test_stage_and_reward_settings_are_strict():
         stage(group_size=4)
     with pytest.raises(ConfigError, match=r"rewards.bell.sgma: unknown key \(did you mean 'sigma'\?\)"):
         build("reward", {"name": "regression", "weight": 1.0, "sgma": 0.5}, "rewards.bell")
+
+
+@pytest.mark.parametrize(
+    ("override", "say"),
+    [
+        ("stage.policy.num_generations=1", "stage.policy.num_generations: input should be greater than or equal to 2"),
+        (
+            "stage.policy.loss_type=drgrpo",
+            "stage.policy.loss_type: input should be 'grpo', 'dr_grpo',",
+        ),
+        ("stage.rewards.format.weight=-1.0", "stage.rewards.format.weight: input should be greater than or equal to 0"),
+        (
+            "stage.rewards.format.name=formt",
+            "stage.rewards.format.name: no reward called 'formt' (did you mean",
+        ),
+        ("stage.rewards.temporal.variant=nov", "stage.rewards.temporal.variant: input should be 'fixed'"),
+        ("stage.control.resample_rounds=-1", "stage.control.resample_rounds"),
+    ],
+)
+def test_grpo_settings_are_checked_before_any_stage_trains(override, say):
+    with pytest.raises(ConfigError) as caught:
+        build("stage", composed("train", ["stage=grpo", override])["stage"], "stage")
+    assert say in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_rewards_are_a_mapping():

@@ -41,8 +41,9 @@ def test_a_documented_command_exists(page, command):
         if words[2] == "vqa2.lmms":
             composed("eval", [w for w in split_arguments(words[3:]) if not w.startswith("out=")])
             return
-        if words[2] in ("vqa2.experts", "vqa2.agents"):
-            composed({"vqa2.experts": "experts", "vqa2.agents": "routing"}[words[2]], split_arguments(words[3:]))
+        roots = {"vqa2.experts": "experts", "vqa2.experts.localization": "localization", "vqa2.agents": "routing"}
+        if words[2] in roots:
+            composed(roots[words[2]], split_arguments(words[3:]))
             return
         assert words[2] == "data_prep"
         if words[3:] and words[3] in COMMANDS:

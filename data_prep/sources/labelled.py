@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -84,16 +85,21 @@ class Labelled:
     def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
         """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are
         `Excluded`."""
-        reader = build("reader", self.reader, f"source.{self.variant}.reader")
         seen: set[int] = set()
+        for split, row in self.raw(root):
+            reason = row.reason if isinstance(row, Bad) else self._wrong(row, seen)
+            if reason:
+                yield Excluded(source=self.variant, where=row.where, id=row.id, reason=reason)
+            else:
+                assert isinstance(row, Row)
+                yield split, row
+
+    def raw(self, root: Path) -> Iterator[tuple[str, Row | Bad]]:
+        """(split, row) of everything that the label files hold, unchecked."""
+        reader = build("reader", self.reader, f"source.{self.variant}.reader")
         for split in self.files:
             for row in reader.read(self._label_files(root, split)):
-                reason = row.reason if isinstance(row, Bad) else self._wrong(row, seen)
-                if reason:
-                    yield Excluded(source=self.variant, where=row.where, id=row.id, reason=reason)
-                else:
-                    assert isinstance(row, Row)
-                    yield split, row
+                yield split, row
 
     def _wrong(self, row: Row, seen: set[int]) -> str:
         key = key_of(row.id)
@@ -114,7 +120,7 @@ class Labelled:
 
     def clip(self, split: str, row: Row, lo: float, hi: float) -> Clip:
         """The clip of a row; `lo` and `hi` are the dataset's least and greatest usable opinions."""
-        names = _names(row)
+        names = _names(row.id)
         share = (row.mos - lo) / (hi - lo)
         tags = {"mos_raw": f"{row.mos:.10g}", "variant_of": self.dataset}
         if row.frames:
@@ -128,15 +134,15 @@ class Labelled:
 
     def media(self, row: Row) -> str:
         """The row's media file, relative to the root."""
-        return self._filled(self.path, _names(row), row)
+        return self._filled(self.path, _names(row.id), row)
 
     def shown(self, row: Row) -> str:
         """The content that the row's clip shows, the same in every variant of the dataset."""
-        return f"{self.dataset}/{self._filled(self.content, _names(row), row)}"
+        return f"{self.dataset}/{self._filled(self.content, _names(row.id), row)}"
 
     def distortion(self, row: Row) -> str:
         """The distortion that the item's own name tells, or nothing."""
-        return next((d.name for d in self._told(_names(row), row)), "")
+        return next((d.name for d in self._told(_names(row.id), row)), "")
 
     def _told(self, names: dict[str, Any], row: Row) -> tuple[Distortion, ...]:
         own = self.distortions
@@ -158,10 +164,12 @@ class Labelled:
             ) from None
 
 
-def _names(row: Row) -> dict[str, Any]:
-    path = PurePosixPath(row.id)
+@lru_cache(maxsize=4)
+def _names(ident: str) -> dict[str, Any]:
+    """What patterns may use of an id; asked several times in a row for each."""
+    path = PurePosixPath(ident)
     parts = path.stem.split("_")
-    return {"id": row.id, "stem": path.stem, "folder": path.parts[0], "head": parts[0], "part": parts}
+    return {"id": ident, "stem": path.stem, "folder": path.parts[0], "head": parts[0], "part": parts}
 
 
 def key_of(name: str) -> int:

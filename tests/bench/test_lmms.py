@@ -53,8 +53,9 @@ def ask(folder, task, reply):
 def ratings(write_set, make_row):
     stalled = "<video>\nThe video stalls once."
     rows = [make_row(n, stalled if n == 3 else SCORE_QUESTION, mos=m) for n, m in enumerate([12.0, 30.0, 45.0, 61.0])]
-    return {"name": "scoring", "label": "s", "root": str(write_set("s.jsonl", rows)), "file": "s.jsonl", "where": {},
-            "without": [], "groups": [], "published_n": None, "batch_size": 2, "bootstrap": 10, "seed": 0}  # fmt: skip
+    fixed = {"where": {}, "without": [], "groups": [], "published_n": None, "batch_size": 2, "bootstrap": 10, "seed": 0}
+    root = str(write_set("s.jsonl", rows))
+    return {"name": "scoring", "label": "s", "root": root, "file": "s.jsonl", "prepare": None, **fixed}
 
 
 def test_ratings_give_the_numbers_of_our_own_report(ratings, scripted, quiet, tmp_path):

@@ -69,11 +69,13 @@ def page(tmp_path_factory):
         ),
         points={"synthetic": [Point(predicted=10.0 * n, target=9.0 * n, group="noise") for n in range(9)]},
         samples=(
-            Sample(id="a", question="Which?\nA. a", reference="noise", reply="<b>blur", mark=0.0, thumbnail=png()),
+            Sample(id="a", question="Which?\nA. a", reference="noise", reply="<b>blur", mark=0.0, thumbnail=picture()),
             Sample(id="b", question="Why?", reference="r", reply="", mark=None),
         ),
         worst={
-            "synthetic": [Sample(id="c", question="c.mp4", reference="63.0", reply="21.5", mark=0.585, thumbnail=png())]
+            "synthetic": [
+                Sample(id="c", question="c.mp4", reference="63.0", reply="21.5", mark=0.585, thumbnail=picture())
+            ]
         },
         abilities=MATRIX,
         samples_note="random draw, seed 0",
@@ -85,9 +87,9 @@ def page(tmp_path_factory):
     return (tmp_path / "out" / "report.html").read_text()
 
 
-def png():
+def picture():
     out = io.BytesIO()
-    Image.new("RGB", (8, 6), "red").save(out, "PNG")
+    Image.new("RGB", (8, 6), "red").save(out, "JPEG")
     return out.getvalue()
 
 
@@ -203,7 +205,7 @@ def test_the_worst_scores_are_those_furthest_off(tmp_path):
 def test_tables_go_to_weights_and_biases(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    sample = Sample(id="c", question="q", reference="r", reply="x", mark=0.0, thumbnail=png())
+    sample = Sample(id="c", question="q", reference="r", reply="x", mark=0.0, thumbnail=picture())
     log_tables("p", "n", [REPORT], {"synthetic": [sample]}, tmp_path)
     (found,) = (tmp_path / "wandb").glob("offline-run-*")
     tables = {p.name.split("_")[0]: json.loads(p.read_text()) for p in found.rglob("*.table.json")}

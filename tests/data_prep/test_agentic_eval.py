@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep._eval_items import logistic
-from data_prep.agentic_eval import EvalRun, agentic_eval
+from data_prep.agentic_eval import AgenticEvalRun, agentic_eval
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.launch import composed
@@ -19,8 +19,8 @@ from vqa2.launch import composed
 SMALL = ("images=24", "longest_side=96", "items={planner: 40, distortion: 40, tool: 39, summarizer: 40}")
 
 
-def run_of(out: Path, *overrides: str) -> EvalRun:
-    return decode(EvalRun, composed("agentic_eval", [f"out={out}", *SMALL, *overrides]), "agentic_eval")
+def run_of(out: Path, *overrides: str) -> AgenticEvalRun:
+    return decode(AgenticEvalRun, composed("agentic_eval", [f"out={out}", *SMALL, *overrides]), "agentic_eval")
 
 
 def quiet() -> Console:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from labels_form import write_form
+from rich.console import Console
 
 from data_prep._sample import BINS, chosen, quotas
 from data_prep._stage1 import stage1
+from data_prep.extend import ExtendRun, extend
 from data_prep.run import DataPrepRun, prepare
 from data_prep.sets.scoring_streaming import stall_mask
 from data_prep.sources.mixture import Take
@@ -189,6 +191,27 @@ def test_questions_fill_their_quota_and_the_rest_is_listed(tmp_path):
         run(tmp_path, tmp_path / "c", *options[:2])
 
 
+def test_from_drawn_clips_over_depictions_to_rows(tmp_path):
+    """depict -> people -> extend -> understanding, all of it by the documented commands."""
+    write_form(tmp_path, "lsvq_train")
+    root, out = tmp_path, tmp_path / "out"
+    takes = {"lsvq_train": {"count": 3, "distortion": "none", "names": [], "cuts": 0, "without": []}}
+    options = composed("data_prep", ["source=vqa2", "set=depict", f"root={root}", f"out={out}", "media=skip"])
+    options["source"]["sets"] = {key: {"train": takes} for key in ("depict", "understanding")}
+    assert prepare(decode(DataPrepRun, options, "x"), progress=False)["sets"] == {"depict": {"train": 3}}
+    depicted = [{**clip, "overall": "The video is blurry and the camera shakes.", "in_context": ["The start is dark."]}
+                for clip in lines(out / "depict.train.jsonl")]  # fmt: skip
+    (tmp_path / "depicted.jsonl").write_text("".join(json.dumps(d) + "\n" for d in depicted))
+    written = composed("extend", [f"depictions={tmp_path / 'depicted.jsonl'}", f"out={tmp_path / 'extended'}"])
+    told = extend(decode(ExtendRun, written, "extend"), Console(quiet=True))
+    options["sets"] = composed("data_prep", ["set=understanding_extended"])["sets"]
+    options["sets"]["understanding"] |= {"file": str(tmp_path / "extended" / "extended.jsonl"), "quotas": []}
+    summary = prepare(decode(DataPrepRun, options, "x"), progress=False)
+    assert told["rows"] >= 15
+    assert summary["sets"]["understanding"] == {"train": told["rows"]}
+    assert not lines(out / "understanding.excluded.jsonl")
+
+
 def test_the_leakfree_mixture_takes_what_the_released_lists_leave(tmp_path):
     write_form(tmp_path, "lsvq_1080p")
     write_form(tmp_path, "lsvq_1080p_2575")
@@ -313,14 +336,15 @@ def test_generated_questions_fill_table_1s_third_stage(tmp_path):
         folder.mkdir(parents=True)
         rows = [{"id": f"{split}{k}", **{f: int(rng.integers(1, 5)) for f in fields}} for k in range(count)]
         (folder / "data_annotated.json").write_text(json.dumps(rows))
-    run(root, tmp_path / "out", "source=vqa2", "set=scoring_ugc", "+sets.understanding={name: scoring_ugc}")
-    sampled = lines(tmp_path / "out" / "understanding.train.jsonl")
+    run(root, tmp_path / "out", "source=vqa2", "set=depict")
+    sampled = lines(tmp_path / "out" / "depict.train.jsonl")
     assert Counter(r["clip_id"].partition("/")[0] for r in sampled) == {
         "lsvq_train": 13007, "lsvq_1080p": 998, "live_vqc": 497, "videofeedback": 998}  # fmt: skip
     with (tmp_path / "rows.jsonl").open("w") as out:
         for clip in sampled:
             for k in range(8):
-                out.write(json.dumps({**clip, "id": f"{clip['id']}-{k}", "task": "understanding"}) + "\n")
+                turns = [{"user": "<video>\nIs it sharp?", "assistant": "A. Yes"}]
+                out.write(json.dumps({**clip, "id": f"{clip['id']}-{k}", "task": "binary", "turns": turns}) + "\n")
     summary = run(root, tmp_path / "out", "source=vqa2", "set=understanding_extended",
                   f"sets.understanding.file={tmp_path / 'rows.jsonl'}")  # fmt: skip
     assert summary["sets"]["understanding"] == {"train": 110232 + 4982}

@@ -10,7 +10,7 @@ from transformers.utils import is_flash_attn_2_available
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Turn
 from vqa2.data.video import Video
-from vqa2.model.build import check_attention, load_stock, temporal_dct_, whitened_dct_
+from vqa2.model.build import flex_in_language_model, kernels_of, load_stock, temporal_dct_, whitened_dct_
 from vqa2.model.modeling import VQA2ForConditionalGeneration
 from vqa2.model.motion import MotionConfig, MotionTower
 
@@ -283,8 +283,26 @@ def test_rows_that_cannot_fit_are_one_line(small):
 
 
 def test_attention_that_is_not_there_is_one_line():
-    check_attention("sdpa")
-    if is_flash_attn_2_available():
-        pytest.skip("this machine has flash-attention")
-    with pytest.raises(ConfigError, match="^model.attention: flash_attention_2 needs a GPU"):
-        check_attention("flash_attention_2")
+    assert kernels_of("sdpa") == "sdpa"
+    if not is_flash_attn_2_available():
+        with pytest.raises(ConfigError, match="^model.attention: flash_attention_2 needs a GPU"):
+            kernels_of("flash_attention_2")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="^model.attention: flex_attention trains on a GPU only"):
+            kernels_of("flex_attention")
+
+
+def test_flex_and_eager_attention_give_what_sdpa_gives(small):
+    """On the CPU flex has no backward; its forward is the same one. Rows of different length: the mask counts."""
+    model, processor = small
+    videos = [clip(0), clip(1, keys=3, motion=24)]
+    expected, mask = logits(model, processor, videos)
+    state = model.state_dict()
+    for kernels in (flex_in_language_model(), "eager"):
+        other = VQA2ForConditionalGeneration._from_config(model.config, attn_implementation=kernels)
+        other.load_state_dict(state)
+        found, _ = logits(other, processor, videos)
+        assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-5)
+    other.set_attn_implementation(flex_in_language_model())
+    assert other.model.language_model.config._attn_implementation == "flex_attention"
+    assert other.model.vision_tower.config._attn_implementation == "sdpa"

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from small import SMALL_MODEL
 from transformers import AutoModelForImageTextToText
 
+from vqa2.model.tune import PARTS, part_of
+
 ROOT = Path(__file__).parents[2]
 FAST = [*SMALL_MODEL, "stage.optim.warmup=0.0", "log.every=1", "stage.optim.max_steps=10", "stage.optim.save_every=5"]
 # The longest rows come first on any number of processes.
@@ -102,8 +104,10 @@ def equal(folder: Path, other: Path) -> None:
     a, b = weights(folder), weights(other)
     assert a.keys() == b.keys()
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
-    apart = torch.cat([(a[k] - b[k]).flatten() for k in a]).norm()
-    assert apart < 1e-3 * torch.cat([v.flatten() for v in b.values()]).norm()
+    for part in PARTS:
+        names = [k for k in a if part_of(k) == part]
+        apart = torch.cat([(a[k] - b[k]).flatten() for k in names]).norm()
+        assert apart < 1e-3 * torch.cat([b[k].flatten() for k in names]).norm(), part
 
 
 def test_two_processes_equal_one(common, alone, tmp_path):
@@ -163,3 +167,32 @@ def test_accelerate_launch_and_local_rank_start_training(common, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "tiny" / "scoring" / "done.json").is_file()
+
+
+def test_overwriting_a_finished_run_starts_it_anew_on_every_process(common, tmp_path):
+    settings = [*common, *ENGINES["ddp"], "stage.optim.batch_size=2", "stage.optim.max_steps=1"]
+    folder = run(2, tmp_path, *settings)
+    (folder / "model" / "mark").touch()
+    (folder / "checkpoint-1").mkdir()  # as of a kill: without its state
+    run(2, tmp_path, *settings)
+    assert (folder / "model" / "mark").exists(), "a finished run is kept"
+    run(2, tmp_path, *settings, "overwrite=true")
+    assert not (folder / "model" / "mark").exists()
+    assert not (folder / "checkpoint-1").exists()
+    assert (folder / "done.json").is_file()
+
+
+@pytest.mark.slow
+def test_accelerates_configuration_file_starts_two_processes(common, alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "launchers/cpu2.yaml", "--main_process_port"]
+    settings = [f"out={tmp_path}", *FAST, *common, *VIDEOS, "stage.optim.batch_size=4", *ENGINES["zero2"]]
+    done = subprocess.run(
+        [sys.executable, *launch, str(port), "train.py", "stage=scoring", *settings],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "processes: 2" in done.stderr
+    equal(tmp_path / "tiny" / "scoring", alone)

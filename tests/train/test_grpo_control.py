@@ -7,18 +7,22 @@ import math
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from grpo_toy import REWARDS, few_as, real_rewards, rows, spelled, toy, trainer
 from PIL import Image
 
 from vqa2.core.config import build, decode
-from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.data.dataset import QUARANTINE
+from vqa2.data.video import Quarantine
 from vqa2.rewards._scoring import EMPTY, Field
 from vqa2.train._grpo_alarms import Alarms, Watch
 from vqa2.train._grpo_memory import RankingMemory
 from vqa2.train._grpo_show import wandb_table
 from vqa2.train.grpo_rewards import Judge, TrlReward, Verdict
+from vqa2.train.stages.grpo import _quarantine
 
 
 def lines(path: Path) -> list[dict]:
@@ -205,6 +209,23 @@ def test_data_that_is_gone_stops_the_run(tmp_path):
         made.train()
     with pytest.raises(DataError, match="none of the 4 clips can be read"):
         made.evaluate_rewards(rows(4, lost=(0, 1, 2, 3)), seed=1)
+
+
+def test_a_resumed_run_leaves_out_what_was_broken_when_it_began(tmp_path):
+    root, folder = tmp_path / "data", tmp_path / "run"
+    root.mkdir()
+    folder.mkdir()
+    spec = SimpleNamespace(data=SimpleNamespace(root=str(root)))
+    context = SimpleNamespace(spec=spec, run=SimpleNamespace(dir=folder))
+    Quarantine.add(root / QUARANTINE, MediaError("old.mp4", "cut"))
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
+    Quarantine.add(root / QUARANTINE, MediaError("new.mp4", "cut"))
+    state = folder / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir()
+    state.write_text("{}")
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
+    state.unlink()
+    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4", "new.mp4"}
 
 
 # -- alarms and pages -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -15,7 +16,7 @@ from vqa2.data.dataset import ClipCache, Collator
 from vqa2.launch import composed, split_arguments
 from vqa2.model.memory import Shape, activation_bytes, blank, kept_bytes
 from vqa2.model.tune import count_parameters
-from vqa2.train._lengths import Length, LongestFirst, lengths
+from vqa2.train._lengths import Length, RowOrder, lengths
 from vqa2.train.common import usable_rows
 from vqa2.train.plan import EngineSpec, plan
 from vqa2.train.preview import estimate, longest, preview, steps
@@ -69,7 +70,7 @@ def test_lengths_are_those_of_the_batches_that_train(small, data_root, model_spe
 
 def test_the_longest_rows_come_first_and_every_row_once():
     found = [Length(tokens=t, keys=0, motion=0, answer=1) for t in (5, 90, 7, 80, 80, 6)]
-    order = LongestFirst(found, 3, seed=0)
+    order = RowOrder(found, 3, seed=0, grouped=False)
     first, again = list(order), list(order)
     assert first[:3] == [1, 3, 4]
     assert sorted(first) == list(range(6))
@@ -80,6 +81,28 @@ def test_the_longest_rows_come_first_and_every_row_once():
         orders.add(tuple(order))
     assert len(orders) > 1
     assert len(order) == 6
+
+
+def test_grouped_rows_share_batches_of_like_lengths_and_the_longest_comes_first():
+    rng = np.random.default_rng(0)
+    found = [Length(tokens=int(t), keys=0, motion=0, answer=1) for t in rng.integers(40, 400, 803)]
+    order = RowOrder(found, 8, seed=0, grouped=True)
+    first = list(order)
+    assert sorted(first) == list(range(803))
+    assert first == list(order)
+    tokens = np.array([f.tokens for f in found])
+    assert tokens[first[:8]].max() == tokens.max()
+
+    def padding(rows):
+        batches = [tokens[rows[i : i + 8]] for i in range(0, len(rows), 8)]
+        return sum(len(b) * b.max() for b in batches) / tokens.sum()
+
+    assert padding(first) < 1.1 < 1.5 < padding(list(RowOrder(found, 8, seed=0, grouped=False)))
+    # Long and short batches alternate at random, so that the end of an epoch is no lesson of its own.
+    middle = tokens[first[8:800]].reshape(-1, 8).mean(1)
+    assert abs(np.corrcoef(middle, np.arange(len(middle)))[0, 1]) < 0.3
+    order.set_epoch(1)
+    assert list(order) != first
 
 
 def test_the_engine_decides_what_a_process_holds(small, monkeypatch):

@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import SMALL_MODEL
+from transformers.utils import is_bitsandbytes_available
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Instruction, read_jsonl, write_jsonl
 from vqa2.data.dataset import ClipCache, Collator
 from vqa2.launch import composed
 from vqa2.train.callbacks import RichProgress
-from vqa2.train.plan import execute, plan, train
+from vqa2.train.plan import EngineSpec, check_device, execute, plan, train
 
 FAST = [
     *SMALL_MODEL,
@@ -65,8 +66,12 @@ def test_one_batch_of_four_equals_four_of_one(data_root, tmp_path, base):
     assert apart < 0.05 * moved
 
 
-def test_a_killed_run_continues_to_the_same_weights(data_root, tmp_path, base, monkeypatch):
-    straight = scoring(data_root, tmp_path / "a", base)
+LORA = ("stage.tune.parts.lm=lora", "stage.tune.lora.rank=2", "stage.tune.lora.dropout=0.1")
+
+
+@pytest.mark.parametrize("more", [(), LORA], ids=["full", "lora"])
+def test_a_killed_run_continues_to_the_same_weights(more, data_root, tmp_path, base, monkeypatch):
+    straight = scoring(data_root, tmp_path / "a", base, *more)
 
     def killed(self, args, state, control, **kwargs):
         if state.global_step == 3:
@@ -75,14 +80,46 @@ def test_a_killed_run_continues_to_the_same_weights(data_root, tmp_path, base, m
     with monkeypatch.context() as patch:
         patch.setattr(RichProgress, "on_step_end", killed)
         with pytest.raises(KeyboardInterrupt):
-            scoring(data_root, tmp_path / "b", base)
+            scoring(data_root, tmp_path / "b", base, *more)
     broken = tmp_path / "b" / "tiny" / "scoring"
     assert not (broken / "done.json").exists()
     assert (broken / "checkpoint-2").is_dir()
-    resumed = scoring(data_root, tmp_path / "b", base)
+    resumed = scoring(data_root, tmp_path / "b", base, *more)
     a, b = weights(straight), weights(resumed)
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert losses(resumed) == losses(straight)
+
+
+def test_a_stage_starts_from_an_adapter_and_leaves_its_own(data_root, tmp_path, base):
+    """The second run's base is the first one's, not its merged model; an adapter of another rank does not fit."""
+    more = (*LORA[:2], "stage.optim.max_steps=2")
+    first = scoring(data_root, tmp_path / "a", base, *more)
+    second = run("scoring", data_root, tmp_path / "b", f"stage.init_from={first / 'model' / 'adapter'}", *more)
+    one, two = (load_file(f / "model" / "adapter" / "adapter_model.safetensors") for f in (first, second))
+    assert one.keys() == two.keys()
+    assert not any(torch.equal(one[k], two[k]) for k in one if "lora_B" in k)
+    config = json.loads((second / "model" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base / "model")
+    changed = {k for k, v in weights(first).items() if not torch.equal(v, weights(second)[k])}
+    assert any("q_proj" in k for k in changed)
+    init = f"stage.init_from={first / 'model' / 'adapter'}"
+    with pytest.raises(ConfigError, match=r"adapter and stage.tune do not fit at .*where it is merged"):
+        run("scoring", data_root, tmp_path / "c", init, "stage.tune.lora.rank=3", LORA[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "^stage.tune.parts.lm: full, but model.quantize leaves 4 bits"),
+        (LORA[:1], "^model.quantize: nf4 needs the bitsandbytes package"),
+        ((*LORA[:1], "engine=zero3", "engine.device=cpu"), "^model.quantize: ZeRO-3 cannot partition"),
+    ],
+)
+def test_quantized_weights_that_cannot_train_are_one_line(more, message, data_root, tmp_path, base):
+    if is_bitsandbytes_available() and "bitsandbytes" in message:
+        pytest.skip("this machine has bitsandbytes")
+    with pytest.raises(ConfigError, match=message):
+        scoring(data_root, tmp_path, base, "model.quantize=nf4", *more)
 
 
 def test_stage_one_trains_the_tower_on_images_and_the_motion_path_on_videos(data_root, tmp_path, base):
@@ -172,6 +209,16 @@ def test_a_gpu_that_is_not_there_is_one_line(data_root, tmp_path, base):
     )
     with pytest.raises(ConfigError, match="cuda is asked for but no GPU is visible"):
         execute(jobs, {})
+
+
+def test_one_process_with_several_gpus_is_one_line(monkeypatch):
+    engine = EngineSpec(device="cuda", precision="bf16", longest_first=True, deepspeed=None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ConfigError, match="one process and 4 GPUs; start with torchrun --nproc_per_node 4"):
+        check_device(engine)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check_device(engine)
 
 
 def test_stills_clips_and_text_in_one_batch_equal_one_by_one(small, model_spec, data_root):

@@ -91,7 +91,7 @@ def _abilities(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _thumbnail(sample: Sample) -> str:
-    return _uri(sample.thumbnail, "image/png") if sample.thumbnail else ""
+    return _uri(sample.thumbnail, "image/jpeg") if sample.thumbnail else ""
 
 
 def _svg(image: bytes | None) -> str:

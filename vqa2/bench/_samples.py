@@ -60,7 +60,7 @@ def _picture(path: Path, width_px: int) -> bytes | None:
 
 
 def thumbnail(path: Path, width_px: int) -> bytes:
-    """The key frame before the middle of a clip, or the image, as a PNG of the given width. MediaError for an
+    """The key frame before the middle of a clip, or the image, as a JPEG of the given width. MediaError for an
     unreadable file."""
     try:
         with av.open(str(path)) as file:
@@ -74,5 +74,5 @@ def thumbnail(path: Path, width_px: int) -> bytes:
         raise MediaError(path, str(err)) from None
     image = image.resize((width_px, max(1, round(image.height * width_px / image.width))))
     out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
+    image.save(out, "JPEG", quality=85)
     return out.getvalue()

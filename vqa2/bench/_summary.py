@@ -31,7 +31,7 @@ class Stage:
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One item as asked; `mark` is 1 for right, 0 for wrong, between them for partly right, None where answers are
-    not graded; `thumbnail` is a PNG, None where there is none."""
+    not graded; `thumbnail` is a JPEG, None where there is none."""
 
     id: str
     question: str

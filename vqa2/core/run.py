@@ -123,29 +123,40 @@ class Run:
             return "done"
         return "partial" if (self.dir / "config.json").is_file() else "new"
 
-    def open(self, overwrite: bool) -> None:
-        """Makes the folder, or checks that the one on disk belongs to the same configuration."""
-        if self.state != "new":
-            before = json.loads((self.dir / "config.json").read_text())["identity"]
-            if before != self.identity:
-                if not overwrite:
-                    key = first_difference(before, self.identity)
-                    raise ConfigError(
-                        f"{self.dir}: holds a run with another configuration (first difference: {key}); "
-                        "pass overwrite=true to replace it or name=<other> to keep it"
-                    )
-                self._clear()
-            elif self.state == "done" and overwrite:
-                self._clear()
+    def open(self, overwrite: bool) -> bool:
+        """Makes the folder, or checks that the one on disk belongs to the same configuration; whether there is
+        something to run. Rank 0 alone changes the disk; the others come to the same answer before and after it does.
+        """
+        state, before = self.state, self._identity()
+        other = before is not None and before != self.identity
+        if other and not overwrite:
+            key = first_difference(before, self.identity)
+            raise ConfigError(
+                f"{self.dir}: holds a run with another configuration (first difference: {key}); "
+                "pass overwrite=true to replace it or name=<other> to keep it"
+            )
         if rank() == 0:
+            if other or (state == "done" and overwrite):
+                self._clear()
             self.dir.mkdir(parents=True, exist_ok=True)
             record = {"config": self.config, "identity": self.identity}
             _write(self.dir / "config.json", record)
             _write(self.dir / "environment.json", environment(self.seed))
+        return overwrite or state != "done"
+
+    def _identity(self) -> Any:
+        """Of the run on disk; None without one."""
+        try:
+            return json.loads((self.dir / "config.json").read_text())["identity"]
+        except FileNotFoundError:
+            return None
 
     def _clear(self) -> None:
-        if rank() == 0:
-            shutil.rmtree(self.dir)
+        # Moved aside first: no other process sees half a run.
+        old = self.dir.with_name(f"{self.dir.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        self.dir.replace(old)
+        shutil.rmtree(old)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Marks the run as complete, with its key numbers."""

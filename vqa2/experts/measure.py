@@ -45,11 +45,11 @@ class ExpertsRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Rated:
-    """A media with its MOS (0-100) and the names of the distortion it is known for (`none`: clean)."""
+    """A media with its MOS (0-100) and the distortion it is known for (`none`: clean, empty: unknown)."""
 
     media: Media
     mos: float
-    distortion: tuple[str, ...]
+    distortion: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def rated(root: Path, file: str, limit: int | None) -> list[Rated]:
         Rated(
             media=Media(path=inside(root, r.media), kind=r.kind, id=r.clip_id),
             mos=r.mos,
-            distortion=tuple(r.tags[tag] for tag in ("distortion", "variant") if tag in r.tags),
+            distortion=r.tags.get("variant", r.tags.get("distortion", "")),
         )
         for r in chosen
     ]
@@ -191,7 +191,7 @@ def _row(
         return quality_metric(kind, x, y, bootstrap=made.bootstrap, seed=made.seed)
 
     failures = Counter(f"{r.failure}: {r.reason}" for r in readings if r.raw is None)
-    own = [(i, raw) for i, raw in pairs if {*i.distortion} & {*info.strengths, "none"}]
+    own = [(i, raw) for i, raw in pairs if i.distortion in (*info.strengths, "none")]
     none = Metric(name="PLCC raw", value=None, n=0, note="not calibrated")
     return Row(
         expert=name,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import is_flash_attn_2_available
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError
@@ -15,6 +15,15 @@ from vqa2.data.layout import Layout
 from vqa2.data.video import VideoSpec
 from vqa2.model.modeling import VQA2Config, VQA2ForConditionalGeneration
 from vqa2.model.processing import VQA2Processor, level_ids, train_tokenizer
+
+WHOLE = (
+    "lm_head",
+    "model.vision_tower",
+    "model.multi_modal_projector",
+    "model.motion_tower",
+    "model.motion_projector",
+)
+"""Modules that are never quantized: all but the language model."""
 
 
 @spec
@@ -36,7 +45,8 @@ class ModelSpec:
     `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config), the patch embedding then starting from a
     whitened DCT of gain `patch_gain` and the motion stem from a temporal DCT. `tokenizer`: hub id or folder, or null to
     train one of `vocab_size` on the set texts. `max_length`: tokens of a row; a longer
-    one loses key frames. `dtype` is the type of the weights."""
+    one loses key frames. `dtype` is the type of the weights; `quantize`: the language model's frozen weights in 4 bits
+    under its adapters (QLoRA), or null."""
 
     weights: str | None
     tokenizer: str | None
@@ -50,27 +60,61 @@ class ModelSpec:
     system: str
     max_length: Annotated[int, Ge(64)]
     dtype: Literal["float32", "bfloat16"]
-    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    quantize: Literal["nf4"] | None
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]
     video: VideoSpec
 
 
-def check_attention(attention: str) -> None:
-    """ConfigError where an attention kernel is asked for that this machine does not have."""
+def kernels_of(attention: str) -> str | dict[str, str]:
+    """`attn_implementation` of the library. ConfigError where an attention kernel is asked for that this machine does
+    not have. Flex attention runs in the language model alone: the vision tower's heads (72 wide) do not suit it."""
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise ConfigError("model.attention: flash_attention_2 needs a GPU and the flash-attn package; use sdpa")
+    if attention != "flex_attention":
+        return attention
+    if not torch.cuda.is_available():
+        raise ConfigError("model.attention: flex_attention trains on a GPU only (no backward on the CPU); use sdpa")
+    return flex_in_language_model()
+
+
+def flex_in_language_model() -> dict[str, str]:
+    """Flex attention's place in the model, as the library wants it said."""
+    return {"": "sdpa", "vision_config": "sdpa", "text_config": "flex_attention"}
+
+
+def quantization(model: ModelSpec) -> BitsAndBytesConfig | None:
+    """How `from_pretrained` quantizes the language model. ConfigError where this machine cannot."""
+    if model.quantize is None:
+        return None
+    if not is_bitsandbytes_available():
+        raise ConfigError(
+            f"model.quantize: {model.quantize} needs the bitsandbytes package (the extra `gpu`); use null"
+        )
+    return four_bits(getattr(torch, model.dtype))
+
+
+def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """QLoRA's recipe (arXiv:2305.14314): NF4, double quantization, computation in `dtype`; the language model only."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(WHOLE),
+    )
 
 
 def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGeneration, VQA2Processor]:
     """A new model. With `weights`, only the motion side may be new: any other missing tensor is an error."""
-    check_attention(model.attention)
+    kernels = kernels_of(model.attention)
     config, processor = blueprint(model, texts)
     dtype = getattr(torch, model.dtype)
     if model.weights is None:
-        network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=model.attention)
+        network = VQA2ForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=kernels)
         whitened_dct_(network.model.vision_tower.embeddings.patch_embedding.weight.data, model.patch_gain)
         temporal_dct_(network.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight.data)
     else:
-        network = load_stock(model.weights, config, dtype, model.attention)
+        network = load_stock(model.weights, config, dtype, kernels)
     network.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     network.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return network, processor
@@ -144,7 +188,9 @@ HUB_KEYS = {
 """Key names of llava-hf's published files -> ours."""
 
 
-def load_stock(folder: str, config: VQA2Config, dtype: torch.dtype, attention: str) -> VQA2ForConditionalGeneration:
+def load_stock(
+    folder: str, config: VQA2Config, dtype: torch.dtype, attention: str | dict[str, str]
+) -> VQA2ForConditionalGeneration:
     """Loads a stock LLaVA-OneVision. Without the key mapping the library would leave our language model random and only
     print so; anything missing beyond the motion side is a ConfigError."""
     network, info = VQA2ForConditionalGeneration.from_pretrained(

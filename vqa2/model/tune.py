@@ -89,18 +89,28 @@ def apply_policy(model: nn.Module, tune: Tune) -> None:
     model.model.motion_tower.train_batchnorm = tune.motion_batchnorm == "train"
 
 
-def merged_state(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def merged_state(
+    model: nn.Module, state: dict[str, torch.Tensor], base: dict[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """`state` of a model with LoRA under the plain model's names, the adapters folded into the weights they adapt.
 
-    Works on the state dict and not in the model, whose own weights may be partitioned over processes (ZeRO-3).
+    Works on the state dict and not in the model, whose own weights may be partitioned over processes (ZeRO-3). `base`:
+    the weights before training, where the model's own are quantized; what trained in full is taken from `state`.
     """
     merged = {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
+    if base is not None:
+        merged = base | {k: v for k, v in merged.items() if k in base and v.shape == base[k].shape}
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
             down, up = (state[f"{name}.lora_{side}.default.weight"].float() for side in "AB")
             weight = merged[f"{name}.weight"]
             merged[f"{name}.weight"] = (weight.float() + layer.scaling["default"] * up @ down).to(weight.dtype)
     return merged
+
+
+def has_lora(model: nn.Module) -> bool:
+    """Whether any layer carries an adapter."""
+    return any(isinstance(m, LoraLayer) for m in model.modules())
 
 
 def only_lora(model: nn.Module) -> bool:

@@ -130,7 +130,7 @@ class Evaluate(TrainerCallback):
             better = [self._is_better()]
         if not broadcast_object_list(better)[0]:
             return
-        save_model(self.trainer, self.processor, self.home / f"best-{self.step}")
+        save_model(self.trainer, self.processor, self.home / f"best-{self.step}", self.context)
         if self.trainer.is_world_process_zero():
             best = {"step": self.step, "value": self._value(), **asdict(self.spec.best)}
             part = self.home / f"{BEST}.part"
@@ -191,7 +191,7 @@ def save_final(trainer: Trainer, processor, context: Context) -> None:
     """`model/`, what the stage hands on: the last model, or the best one with evaluation.keep=best (the last stays as
     `last/`)."""
     home = context.run.dir
-    save_model(trainer, processor, home / "model")
+    save_model(trainer, processor, home / "model", context)
     best = read_best(home) if context.spec.evaluation.keep == "best" else None
     if best is not None and trainer.is_world_process_zero():
         (home / "model").replace(home / "last")

@@ -14,6 +14,8 @@ from torch import Tensor
 
 STD_EPS = 1e-4  # TRL's guard of the division by a standard deviation
 
+LossType = Literal["grpo", "dr_grpo", "bnpo", "dapo"]
+Level = Literal["token", "sequence"]
 Scale = Literal["group", "batch", "none"]
 Aggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
@@ -70,8 +72,8 @@ class LossSettings:
     """The fields of trl.GRPOConfig that shape the loss; names and meaning are TRL's (`use_bias_correction_kl`
     multiplies the KL term by the importance ratio)."""
 
-    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
-    importance_sampling_level: Literal["token", "sequence"]
+    loss_type: LossType
+    importance_sampling_level: Level
     epsilon: float
     epsilon_high: float
     beta: float

@@ -1,4 +1,4 @@
-"""How long the rows of a stage are, without decoding them, and an order of rows in which the longest come first.
+"""How long the rows of a stage are, without decoding them, and the orders of rows that follow from it.
 
 Shapes: K key frames, T motion frames, L tokens, A answer tokens of a row.
 """
@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from vqa2.core.records import Instruction, inside
 from vqa2.data.layout import IGNORE, Slots, lay_out
@@ -56,23 +57,35 @@ def lengths(
     return made
 
 
-class LongestFirst(Sampler[int]):
-    """Every row once an epoch, in an order that is new each epoch and the same on all processes; the `count` longest
-    rows come first, so that the batch that needs most memory is the first one."""
+class RowOrder(Sampler[int]):
+    """Every row once an epoch, in an order that is new each epoch and the same on all processes. The longest row is
+    among the first `batch` rows (of all processes together): the step that needs most memory is the first one.
 
-    def __init__(self, found: Sequence[Length], count: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = len(found), seed, 0
-        self.first = sorted(range(len(found)), key=found.__getitem__, reverse=True)[:count]
+    `grouped`: rows of similar length share a batch, whose padding they spare each other; the batches come in a random
+    order. Else the `batch` longest rows are followed by the others at random.
+    """
+
+    def __init__(self, found: Sequence[Length], batch: int, seed: int, grouped: bool) -> None:
+        self.found, self.batch, self.seed, self.grouped, self.epoch = found, batch, seed, grouped, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the library before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.found)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        front = set(self.first)
-        yield from self.first
-        yield from (i for i in torch.randperm(self.size, generator=generator).tolist() if i not in front)
+        if not self.grouped:
+            first = sorted(range(len(self)), key=self.found.__getitem__, reverse=True)[: self.batch]
+            taken = set(first)
+            others = torch.randperm(len(self), generator=generator).tolist()
+            return iter([*first, *(i for i in others if i not in taken)])
+        rows = get_length_grouped_indices([f.tokens for f in self.found], self.batch, generator=generator)
+        batches = [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
+        # The library sorts blocks of 50 batches from long to short; only the first batch and a short last one stay.
+        middle = range(1, len(rows) // self.batch)
+        shuffled = [1 + i for i in torch.randperm(len(middle), generator=generator).tolist()]
+        order = [0, *shuffled, *range(1 + len(middle), len(batches))]
+        return iter([i for k in order for i in batches[k]])

@@ -5,12 +5,13 @@ import shutil
 import time
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from vqa2.core.errors import ConfigError
-from vqa2.core.run import rank
+from vqa2.core.run import rank, world_size
 from vqa2.model.tune import Audit
 
 METRICS = "metrics.jsonl"
@@ -88,14 +89,20 @@ def logged_sum(folder: Path, key: str) -> int:
     return sum(row.get(key, 0) for row in rows)
 
 
-class AuditFirstStep(TrainerCallback):
-    """After the first optimizer step with a learning rate above zero: did each part move or stay as the policy says?
+class AuditFirstSteps(TrainerCallback):
+    """After the first optimizer step with a learning rate above zero that used a part: did it move or stay as the
+    policy says? Looks until every trained part was used, but not beyond PATIENCE steps: batches may hold one kind of
+    rows.
 
-    `ready` tells whether there has been a gradient yet: GRPO has none while all completions of a group earn the same.
+    `used`: the parts that the rows of the current step used, kept by the trainer. `ready` tells whether there has been
+    a gradient yet: GRPO has none while all completions of a group earn the same.
     """
+
+    PATIENCE = 50
 
     def __init__(self, audit: Audit, used: set[str], say, ready=lambda: True) -> None:
         self.audit, self.used, self.say, self.ready = audit, used, say, ready
+        self.waiting = {part for part, policy in audit.tune.parts.items() if policy != "frozen"}
         self.result: dict[str, bool] | None = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
@@ -103,12 +110,18 @@ class AuditFirstStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
         # Warm-up makes the rate of the very first step zero: nothing can move there.
-        if self.result is not None or state.global_step < (2 if args.warmup_steps else 1) or not self.ready():
+        first = 2 if args.warmup_steps else 1
+        if self.result is not None or state.global_step < first or not self.ready():
             return
-        self.result = self.audit.check(model, self.used)
-        moved = ", ".join(part for part, yes in self.result.items() if yes)
-        stayed = ", ".join(part for part, yes in self.result.items() if not yes)
-        self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}")
+        found = self.audit.check(model, self.used)
+        self.waiting -= self.used
+        if self.waiting and state.global_step < min(first + self.PATIENCE, state.max_steps):
+            return
+        self.result = found
+        moved = ", ".join(part for part, yes in found.items() if yes)
+        stayed = ", ".join(part for part, yes in found.items() if not yes)
+        unused = f"; not used by the rows: {', '.join(sorted(self.waiting))}" if self.waiting else ""
+        self.say(f"audit: moved {moved or 'nothing'}; stayed {stayed or 'nothing'}{unused}")
 
 
 class EngineStarted(TrainerCallback):
@@ -120,22 +133,30 @@ class EngineStarted(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         found = type(self.trainer.model_wrapped).__name__
-        if self.deepspeed and found != "DeepSpeedEngine":
+        wanted = "DeepSpeedEngine" if self.deepspeed else "DistributedDataParallel" if world_size() > 1 else found
+        if found != wanted:
             raise ConfigError(
-                f"engine: DeepSpeed is asked for but the model runs as {found}; start with torchrun or accelerate's "
-                "configuration file"
+                f"engine: {wanted} is asked for but the model runs as {found}; start with torchrun or one of launchers/"
             )
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Newest first; one that a kill cut short lacks its state, which is written last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
+    return [path for path in found if (path / "trainer_state.json").is_file()]
+
+
 def last_checkpoint(folder: Path) -> str | None:
-    """Newest complete checkpoint; one cut short by a kill (its state is written last) is removed and said so."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for path in reversed(found):
-        if (path / "trainer_state.json").is_file():
-            return str(path)
-        if rank() == 0:
+    """Newest complete checkpoint; those cut short are removed. Rank 0 looks and tells the others, when the trainer has
+    connected them: they might see what it is about to remove."""
+    found: list[str | None] = [None]
+    if rank() == 0:
+        whole = complete_checkpoints(folder)
+        for path in set(folder.glob("checkpoint-*")).difference(whole):
             shutil.rmtree(path)
-    return None
+        found = [str(whole[0]) if whole else None]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def remove_checkpoints(folder: Path) -> None:

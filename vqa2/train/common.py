@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from accelerate import PartialState
 from annotated_types import Ge, Gt, Lt
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 
@@ -13,9 +14,10 @@ from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
 from vqa2.data.video import Quarantine
-from vqa2.model.build import build, check_attention
-from vqa2.model.tune import count_parameters, merged_state
-from vqa2.train.plan import Context
+from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
+from vqa2.model.build import ModelSpec, build, kernels_of, quantization
+from vqa2.model.tune import Tune, apply_policy, count_parameters, has_lora, merged_state
+from vqa2.train.plan import Context, TrainRun
 
 
 @spec
@@ -74,22 +76,53 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
     }
 
 
-def starting_model(context: Context):
-    """Model and processor: the predecessor's, or a new one from the model's YAML (random weights are seeded)."""
-    if context.init is not None:
-        check_attention(context.spec.model.attention)
-        network = AutoModelForImageTextToText.from_pretrained(
-            context.init, dtype=context.spec.model.dtype, attn_implementation=context.spec.model.attention
+def starting_model(context: Context, tune: Tune):
+    """Model and processor: the predecessor's, or a new one from the model's YAML (random weights are seeded). `tune` is
+    applied, and where training continues from an adapter, its weights are loaded."""
+    check_quantize(context.spec, context.init, tune)
+    if context.init is None:
+        network, processor = build(context.spec.model, set_texts(Path(context.spec.data.root)))
+    else:
+        network, processor = _saved(context.spec.model, base_of(context.init))
+    apply_policy(network, tune)
+    if context.init is not None and base_of(context.init) != context.init:
+        load_adapter(network, context.init)
+    return network, processor
+
+
+def _saved(model: ModelSpec, folder: Path):
+    """Model and processor of a folder."""
+    quantized = quantization(model)
+    network = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=model.dtype,
+        attn_implementation=kernels_of(model.attention),
+        quantization_config=quantized,
+        device_map=None if quantized is None else {"": PartialState().device},
+    )
+    if quantized is not None:
+        # The Trainer would refuse adapters that it has not injected itself.
+        network.is_quantized = False
+    if network.config.layout != model.layout:
+        raise ConfigError(
+            f"model.layout: {folder} was trained with layout {network.config.layout}, "
+            f"the configuration asks for {model.layout}"
         )
-        if network.config.layout != context.spec.model.layout:
-            raise ConfigError(
-                f"model.layout: {context.init} was trained with layout {network.config.layout}, "
-                f"the configuration asks for {context.spec.model.layout}"
-            )
-        processor = AutoProcessor.from_pretrained(context.init)
-        processor.use_motion = context.spec.model.use_motion
-        return network, processor
-    return build(context.spec.model, set_texts(Path(context.spec.data.root)))
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.use_motion = model.use_motion
+    return network, processor
+
+
+def check_quantize(spec: TrainRun, init: Path | None, tune: Tune) -> None:
+    """ConfigError where quantized weights cannot be trained as the rest of the configuration asks."""
+    if spec.model.quantize is None:
+        return
+    if tune.parts["lm"] == "full":
+        raise ConfigError("stage.tune.parts.lm: full, but model.quantize leaves 4 bits of its weights; use lora")
+    if init is None:
+        raise ConfigError("model.quantize: needs a saved model to start from; set stage.init_from (see vqa2 convert)")
+    if (spec.engine.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3:
+        raise ConfigError("model.quantize: ZeRO-3 cannot partition 4-bit weights; use engine=ddp or zero2")
 
 
 def set_texts(root: Path) -> list[str]:
@@ -122,20 +155,36 @@ def report_parts(model) -> dict[str, dict[str, int]]:
     return {part: {"trainable": train, "total": total} for part, (train, total) in counts.items()}
 
 
-def save_model(trainer: Trainer, processor, folder: Path) -> None:
-    """Weights (safetensors, LoRA folded in) and processor, written beside and renamed, so that a kill leaves no half
-    model. Under ZeRO-3 every rank must come here: the partitions are gathered onto rank 0."""
+def save_model(trainer: Trainer, processor, folder: Path, context: Context) -> None:
+    """Weights (safetensors, LoRA folded in), processor, and with LoRA the adapter in `adapter/`; written beside and
+    renamed, so that a kill leaves no half model. Under ZeRO-3 every rank must come here: the partitions are gathered
+    onto rank 0.
+
+    Adapters trained on 4-bit weights are folded into the weights that were quantized, as QLoRA does.
+    """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank() == 0:
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        part = folder.with_name(folder.name + ".part")
+        if has_lora(model):
+            base = "" if context.init is None else str(base_of(context.init))
+            save_adapter(model, state, part / ADAPTER, base)
         if model.config.text_config.tie_word_embeddings:
             state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
-        part = folder.with_name(folder.name + ".part")
-        model.save_pretrained(part, state_dict=merged_state(model, state))
+        _write_model(model, state, part, context)
         processor.save_pretrained(part)
         part.replace(folder)
     # The next stage of a chain looks for this folder on every rank.
     trainer.accelerator.wait_for_everyone()
+
+
+def _write_model(model, state, part: Path, context: Context) -> None:
+    whole, base = model, None
+    if context.spec.model.quantize is not None:
+        assert context.init is not None
+        whole = AutoModelForImageTextToText.from_pretrained(base_of(context.init), dtype=context.spec.model.dtype)
+        base = whole.state_dict()
+    whole.save_pretrained(part, state_dict=merged_state(model, state, base))
 
 
 def kinds(rows: Sequence[Instruction]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 The names and defaults are TRL's; an option without effect here stops the run instead of being ignored.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from annotated_types import Ge, Gt
 from trl import GRPOConfig
@@ -11,7 +11,7 @@ from trl import GRPOConfig
 from vqa2.core.config import spec, suggest
 from vqa2.core.errors import ConfigError
 from vqa2.train._grpo_alarms import Alarms
-from vqa2.train._grpo_loss import LossSettings
+from vqa2.train._grpo_loss import Aggregation, Level, LossSettings, LossType, Scale
 from vqa2.train._grpo_show import Show
 from vqa2.train._rollout import Sampling
 from vqa2.train.grpo_rewards import Reward, TrlReward
@@ -45,10 +45,10 @@ REFUSED: dict[str, Any] = {
 completions are always written (`completions.jsonl`)."""
 
 CHOICES = {
-    "loss_type": ("grpo", "dr_grpo", "bnpo", "dapo"),
-    "importance_sampling_level": ("token", "sequence"),
-    "scale_rewards": ("group", "batch", "none"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "loss_type": get_args(LossType),
+    "importance_sampling_level": get_args(Level),
+    "scale_rewards": get_args(Scale),
+    "multi_objective_aggregation": get_args(Aggregation),
 }
 SHORTEST = "<think></think><answer>3</answer>"
 
@@ -75,8 +75,6 @@ def check(args: GRPOConfig, rewards: dict[str, Reward], tokenizer) -> None:
     for name, only in REFUSED.items():
         if given[name] != only:
             raise ConfigError(f"{name}: this trainer supports {only!r} only, got {given[name]!r}")
-    if args.num_generations < 2:
-        raise ConfigError(f"num_generations: a group needs at least 2 completions, got {args.num_generations}")
     if args.per_device_train_batch_size % args.num_generations:
         raise ConfigError(
             f"per_device_train_batch_size: counts completions and must be a multiple of num_generations "
@@ -94,19 +92,24 @@ def check(args: GRPOConfig, rewards: dict[str, Reward], tokenizer) -> None:
         raise ConfigError(f"temperature: must be above 0, got {args.temperature}")
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise ConfigError("tokenizer: needs an end token and a padding token")
-    check_rewards(rewards, args.max_completion_length, tokenizer)
+    check_rewards(rewards, "rewards")
+    check_length(rewards, args.max_completion_length, tokenizer)
 
 
-def check_rewards(rewards: dict[str, Reward], max_completion_length: int, tokenizer) -> None:
-    """ConfigError for no reward, a negative weight, weights that are all 0, or a limit that no readable answer fits
-    into. A reward of weight 0 is computed and logged, and teaches nothing."""
+def check_rewards(rewards: dict[str, Reward], where: str) -> None:
+    """ConfigError for no reward, a negative weight, or weights that are all 0. A reward of weight 0 is computed and
+    logged, and teaches nothing."""
     if not rewards:
-        raise ConfigError("rewards: at least one reward is needed")
+        raise ConfigError(f"{where}: at least one reward is needed")
     for name, reward in rewards.items():
         if not reward.weight >= 0:
-            raise ConfigError(f"rewards.{name}.weight: must be at least 0, got {reward.weight}")
+            raise ConfigError(f"{where}.{name}.weight: must be at least 0, got {reward.weight}")
     if not any(reward.weight for reward in rewards.values()):
-        raise ConfigError(f"rewards: the weights of {', '.join(rewards)} are all 0; one must be above 0")
+        raise ConfigError(f"{where}: the weights of {', '.join(rewards)} are all 0; one must be above 0")
+
+
+def check_length(rewards: dict[str, Reward], max_completion_length: int, tokenizer) -> None:
+    """ConfigError for a limit that no readable answer fits into."""
     needed = len(tokenizer.encode(SHORTEST, add_special_tokens=False)) + 1
     if max_completion_length < needed and not all(isinstance(r, TrlReward) for r in rewards.values()):
         raise ConfigError(

@@ -16,8 +16,9 @@ from rich.console import Console
 from vqa2.bench._matrix import write as write_matrix
 from vqa2.core.config import build, decode, spec
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.run import Run, fingerprint, rank, say
+from vqa2.core.run import Run, fingerprint, rank, say, world_size
 from vqa2.data.dataset import ClipCache
+from vqa2.model.adapter import base_of
 from vqa2.model.build import ModelSpec
 from vqa2.train.data import DataSpec, ensure_data
 from vqa2.train.evaluation import Evaluation, benchmarks
@@ -169,13 +170,14 @@ def execute(jobs: list[Job], benchmarks: dict[str, Any]) -> None:
     """Runs the jobs; a finished one is skipped, a killed one continues. `benchmarks`: see Context."""
     check_device(jobs[0].spec.engine)
     clips = ClipCache(jobs[0].spec.data.decode_cache_mb)
+    if world_size() > 1:
+        say(f"processes: {world_size()}")
     say("plan: " + " -> ".join(f"{j.label}{_mark(j.run)}" for j in jobs))
     for job in jobs:
-        job.run.open(job.spec.overwrite)
-        if job.run.state == "done":
+        if not job.run.open(job.spec.overwrite):
             say(f"{job.label}: already done in {job.run.dir} (overwrite=true to train again)")
             continue
-        if job.start is not None and not (job.start / "config.json").is_file():
+        if job.start is not None and not (base_of(job.start) / "config.json").is_file():
             raise DataError(f"{job.start}: no model to start stage {job.label} from")
         summary = job.stage.run(job.context(clips, benchmarks))
         job.run.finish({**summary, "label": job.label, "fingerprint": fingerprint(job.run.identity)})
@@ -189,6 +191,15 @@ def _mark(run: Run) -> str:
 
 
 def check_device(engine: EngineSpec) -> None:
-    """ConfigError where a GPU is asked for and there is none."""
-    if engine.device == "cuda" and not torch.cuda.is_available():
+    """ConfigError where a GPU is asked for and there is none, or one process sees several: the library would split
+    its batches over them in threads, without a word."""
+    if engine.device != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise ConfigError("engine.device: cuda is asked for but no GPU is visible; use engine=cpu")
+    gpus = torch.cuda.device_count()
+    if world_size() == 1 and gpus > 1:
+        raise ConfigError(
+            f"engine: one process and {gpus} GPUs; start with torchrun --nproc_per_node {gpus}, or show it one GPU "
+            "(CUDA_VISIBLE_DEVICES)"
+        )

@@ -18,6 +18,7 @@ from data_prep.run import MARKER
 from vqa2.core.errors import DataError
 from vqa2.core.run import world_size
 from vqa2.data.dataset import ClipCache
+from vqa2.model.adapter import base_of
 from vqa2.model.build import blueprint
 from vqa2.model.memory import Shape, activation_bytes, blank
 from vqa2.model.modeling import VQA2Config
@@ -95,7 +96,7 @@ def _order(job: Job) -> str:
 
 def _model(job: Job) -> tuple[VQA2Config, VQA2Processor]:
     """The configuration and processor that the stage would start from."""
-    folder = job.start
+    folder = None if job.start is None else base_of(job.start)
     if folder is not None and (folder / "config.json").is_file():
         return VQA2Config.from_pretrained(folder), VQA2Processor.from_pretrained(folder)
     return blueprint(job.spec.model, set_texts(Path(job.spec.data.root)))

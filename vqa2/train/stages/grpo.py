@@ -13,20 +13,23 @@ from trl import GRPOConfig
 from vqa2.core.config import build, register, spec
 from vqa2.core.run import rank, say
 from vqa2.data.dataset import QUARANTINE, Collator
-from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
+from vqa2.train._grpo_loss import Aggregation, Level, LossType, Scale
 from vqa2.train._packed import Packing
 from vqa2.train.callbacks import (
-    AuditFirstStep,
+    AuditFirstSteps,
     EngineStarted,
     JsonlLog,
     RichProgress,
+    complete_checkpoints,
     last_checkpoint,
     remove_checkpoints,
 )
 from vqa2.train.common import Optim, report_parts, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
-from vqa2.train.grpo_config import Control
+from vqa2.train.grpo_config import Control, check_rewards
+from vqa2.train.grpo_rewards import Reward
 from vqa2.train.plan import Context
 
 
@@ -43,10 +46,10 @@ class Policy:
     beta: Annotated[float, Ge(0)]
     epsilon: Annotated[float, Gt(0)]
     epsilon_high: float | None
-    loss_type: str
-    scale_rewards: str
-    importance_sampling_level: str
-    multi_objective_aggregation: str
+    loss_type: LossType
+    scale_rewards: Scale
+    importance_sampling_level: Level
+    multi_objective_aggregation: Aggregation
     mask_truncated_completions: bool
 
 
@@ -66,18 +69,25 @@ class Grpo:
     rewards: dict[str, dict[str, Any]]
     eval_prompts: Annotated[int, Ge(2)]
 
+    def __post_init__(self) -> None:
+        # Before an earlier stage is trained for this one.
+        check_rewards(self._rewards(), "stage.rewards")
+
+    def _rewards(self) -> dict[str, Reward]:
+        return {name: build("reward", values, f"stage.rewards.{name}") for name, values in self.rewards.items()}
+
     def run(self, context: Context) -> dict[str, Any]:
         """Trains, saves `model/` and returns key numbers, held-out rewards before and after among them."""
         started = time.monotonic()
         set_seed(context.spec.seed)
-        resumed = last_checkpoint(context.run.dir)
-        rows, quarantined = usable_rows(context, self.sets, "train", _quarantine(context, resumed))
-        held_out, _ = usable_rows(context, self.sets, "test")
-        model, processor = starting_model(context)
-        apply_policy(model, self.tune)
+        known_bad = _quarantine(context)
+        rows, quarantined = usable_rows(context, self.sets, "train", known_bad)
+        held_out, _ = usable_rows(context, self.sets, "test", known_bad)
+        model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
         held_out = held_out[: self.eval_prompts]
+        resumed = last_checkpoint(context.run.dir)
         before = _kept(context, resumed, lambda: trainer.evaluate_rewards(held_out, context.spec.seed))
         say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
@@ -104,13 +114,12 @@ class Grpo:
             **training_arguments(self.optim, context),
             **options,
         )
-        rewards = {name: build("reward", values, f"stage.rewards.{name}") for name, values in self.rewards.items()}
         trainer = GRPOTrainer(
             model,
             arguments,
             rows,
             collator,
-            rewards,
+            self._rewards(),
             processor.tokenizer,
             self.packing,
             self.control,
@@ -122,18 +131,18 @@ class Grpo:
             EngineStarted(trainer, context.spec.engine.deepspeed is not None),
             RichProgress(context.run.dir.name),
             JsonlLog(context.run.dir),
-            AuditFirstStep(Audit(self.tune), used, say, lambda: trainer.has_signal),
+            AuditFirstSteps(Audit(self.tune), used, say, lambda: trainer.has_signal),
             *callbacks(trainer, processor, context),
         ):
             trainer.add_callback(callback)
         return trainer
 
 
-def _quarantine(context: Context, resumed: str | None) -> Path:
+def _quarantine(context: Context) -> Path:
     """The list of unreadable clips as it was when the run began. A resumed run takes the rows that it began with, those
-    included whose clip broke meanwhile, or it would shuffle other rows."""
+    included whose clip broke meanwhile, or it would shuffle, and measure, other rows."""
     now, then = Path(context.spec.data.root) / QUARANTINE, context.run.dir / QUARANTINE
-    if resumed:
+    if complete_checkpoints(context.run.dir):
         return then
     if rank() == 0:
         then.write_text(now.read_text(encoding="utf-8") if now.is_file() else "", encoding="utf-8")
@@ -143,6 +152,9 @@ def _quarantine(context: Context, resumed: str | None) -> Path:
 def _kept(context: Context, resumed: str | None, measure) -> dict[str, float]:
     """The numbers before training, kept on disk: a resumed run starts from trained weights."""
     path = context.run.dir / "held_out_before.json"
-    if not (resumed and path.is_file()):
-        path.write_text(json.dumps(measure()), encoding="utf-8")
-    return json.loads(path.read_text())
+    if resumed and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    made = measure()
+    if rank() == 0:
+        path.write_text(json.dumps(made), encoding="utf-8")
+    return made

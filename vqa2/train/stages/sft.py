@@ -13,13 +13,13 @@ from rich.console import Console
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
-from vqa2.core.run import say, world_size
+from vqa2.core.run import rank, say, world_size
 from vqa2.data.dataset import Collator, as_dataset
-from vqa2.model.tune import Audit, Tune, apply_policy, parameter_groups
+from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
-from vqa2.train._lengths import LongestFirst, lengths
+from vqa2.train._lengths import RowOrder, lengths
 from vqa2.train.callbacks import (
-    AuditFirstStep,
+    AuditFirstSteps,
     EngineStarted,
     JsonlLog,
     RichProgress,
@@ -39,13 +39,14 @@ from vqa2.train.plan import Context
 
 
 class SftTrainer(Trainer):
-    """Trainer with learning rates per part; remembers which parts the data has used, for the audit. `order`: the rows
-    in another order than the library's."""
+    """Trainer with learning rates per part. `used`: the parts that the rows of the current optimizer step use, for the
+    audit. `order`: the rows in another order than the library's."""
 
-    def __init__(self, *args, tune: Tune, order: LongestFirst | None, **kwargs) -> None:
+    def __init__(self, *args, tune: Tune, order: RowOrder | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.tune, self.order = tune, order
         self.used: set[str] = {"lm"}
+        self.used_at = -1
         self.dropped_key_frames = 0
 
     def create_optimizer(self, model=None):
@@ -60,6 +61,9 @@ class SftTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.dropped_key_frames += inputs.pop("dropped_key_frames")
+        if self.state.global_step != self.used_at:
+            self.used_at = self.state.global_step
+            self.used.intersection_update({"lm"})
         if "clip_sizes" in inputs:
             clips = torch.ones(len(inputs["clip_sizes"]), dtype=torch.bool)
             if inputs.get("vision_grad", clips).any():
@@ -79,11 +83,13 @@ class SftTrainer(Trainer):
 @register("stage", "sft")
 class Sft:
     """`after`: the stage it continues from (null: the model's YAML); `init_from`: `auto` (that stage's model) or a
-    model folder; `sets`: instruction set -> how often its rows enter the mixture (a fraction takes a sample)."""
+    model folder; `sets`: instruction set -> how often its rows enter the mixture (a fraction takes a sample);
+    `group_by_length`: rows of similar length share a batch (less padding)."""
 
     after: str | None
     init_from: str
     sets: dict[str, float]
+    group_by_length: bool
     tune: Tune
     optim: Optim
 
@@ -92,8 +98,7 @@ class Sft:
         started = time.monotonic()
         set_seed(context.spec.seed)
         rows, quarantined = usable_rows(context, self.sets, "train")
-        model, processor = starting_model(context)
-        apply_policy(model, self.tune)
+        model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
@@ -130,18 +135,21 @@ class Sft:
         )
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
-        audit = AuditFirstStep(Audit(self.tune), trainer.used, say)
+        audit = AuditFirstSteps(Audit(self.tune), trainer.used, say)
         engine = EngineStarted(trainer, context.spec.engine.deepspeed is not None)
         asked = callbacks(trainer, processor, context)
         for callback in (engine, RichProgress(context.run.dir.name), JsonlLog(context.run.dir), audit, *asked):
             trainer.add_callback(callback)
         return trainer
 
-    def _order(self, context: Context, processor, rows) -> LongestFirst | None:
-        """The longest rows of all processes in the first batch, where the engine asks for it."""
-        if not context.spec.engine.longest_first:
+    def _order(self, context: Context, processor, rows) -> RowOrder | None:
+        """None where neither the engine nor the stage asks for an order by length."""
+        first = context.spec.engine.longest_first
+        if not first and not self.group_by_length:
             return None
         multiple = context.spec.model.video.frame_multiple
-        found = lengths(rows, Path(context.spec.data.root), processor, multiple, Console(stderr=True))
-        say(f"longest rows first: {max(found).tokens} tokens")
-        return LongestFirst(found, self.optim.batch_size * world_size(), context.spec.seed)
+        console = Console(stderr=True, quiet=rank() != 0)
+        found = lengths(rows, Path(context.spec.data.root), processor, multiple, console)
+        batch = self.optim.batch_size * world_size()
+        say(f"longest rows first: {max(found).tokens} tokens" if first else "rows of similar length share a batch")
+        return RowOrder(found, batch, context.spec.seed, self.group_by_length)

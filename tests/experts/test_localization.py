@@ -1,0 +1,201 @@
+"""Localization: each part on made cases with a known answer, then the whole on clips with a known artifact."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import write_clip
+from PIL import Image
+from scipy import ndimage
+
+from data_prep._encode import read_frames
+from data_prep.localized import damaged
+from vqa2.core.config import decode
+from vqa2.core.errors import ConfigError, MediaError
+from vqa2.core.records import Artifact, write_jsonl
+from vqa2.experts.base import Media
+from vqa2.experts.localization.detector import diverse, hysteresis, load
+from vqa2.experts.localization.localize import look
+from vqa2.experts.localization.maps import boxes, difference, difference_map
+from vqa2.experts.localization.motion import alignments, between, visible, warped
+from vqa2.experts.localization.render import overlay, strip
+from vqa2.experts.localization.score import pointing, spatial_iou, temporal_iou, tuned
+from vqa2.experts.localization.train import LocalizationRun, evaluate, seen, train
+from vqa2.launch import composed
+
+BOX = (40, 20, 100, 70)
+
+
+def texture(seed: int, size: tuple[int, int] = (140, 200)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    fine, coarse = (ndimage.gaussian_filter(rng.random((*size, 3)), (s, s, 0)) for s in (1.2, 6))
+    made = fine / fine.std() + 2 * coarse / coarse.std()
+    return (made - made.min()) / np.ptp(made) * 200 + 25
+
+
+def panning(seed: int, count: int = 16, step: float = 1.3) -> np.ndarray:
+    """RGB uint8 `[T,96,128,3]` that moves sideways."""
+    wide = texture(seed)
+    moved = [ndimage.shift(wide, (0.4 * t, -step * t, 0), order=1)[22:118, 24:152] for t in range(count)]
+    return np.stack(moved).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("p", "spans"),
+    [
+        ([0, 0, 0.5, 0.9, 0.5, 0, 0], [(2, 5)]),  # opens with the neighbors above low
+        ([0, 0.5, 0.5, 0.5, 0], []),  # never reaches high
+        ([0.9, 0, 0, 0, 0.9], []),  # shorter than min_frames
+        ([0.9, 0.9, 0.5, 0.1, 0.9, 0.8], [(0, 3), (4, 6)]),
+        ([0.9] * 4, [(0, 4)]),
+    ],
+)
+def test_hysteresis(p, spans):
+    assert hysteresis(p, high=0.8, low=0.4, min_frames=2, pad=0) == spans
+
+
+def test_padded_stretches_join_and_stay_inside():
+    assert hysteresis([0.9, 0.9, 0, 0.9, 0.9, 0, 0, 0], 0.8, 0.4, 2, 1) == [(0, 6)]
+
+
+def test_diverse_frames_start_with_the_most_suspicious_and_spread():
+    features = np.array([[0.0], [0.1], [0.2], [5.0], [0.1], [9.0]])
+    assert diverse(features, [0.1, 0.9, 0.1, 0.1, 0.1, 0.1], (0, 6), 3) == [1, 3, 5]
+    assert diverse(features, [0.1] * 6, (2, 4), 5) == [2, 3]
+
+
+def test_overlaps_and_pointing():
+    assert temporal_iou([(0, 4), (6, 8)], (2, 8)) == pytest.approx(4 / 8)
+    assert spatial_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
+    assert spatial_iou(None, (0, 0, 1, 1)) == spatial_iou((0, 0, 1, 1), (5, 5, 6, 6)) == 0
+    heat = np.zeros((10, 10))
+    heat[4, 7] = 1
+    assert pointing(heat, (14, 8, 16, 10), 2) == 1
+    assert pointing(heat, (0, 0, 4, 4), 2) == pointing(None, (0, 0, 4, 4), 2) == 0
+
+
+def test_thresholds_are_tuned_on_the_clips_given():
+    truth = Artifact(id="a", path="", split="", content="", variant="noise", strength=1.0, start=3, end=6, box=BOX)
+    clean = Artifact(id="b", path="", split="", content="", variant="none", strength=0.0, start=0, end=0, box=BOX)
+    p = np.array([0.1, 0.2, 0.1, 0.6, 0.7, 0.6, 0.1])
+    high, low = tuned([p, np.full(7, 0.3)], [truth, clean], 2, 0)
+    assert hysteresis(p.tolist(), high, low, 2, 0) == [(3, 6)]
+    assert hysteresis([0.3] * 7, high, low, 2, 0) == []
+
+
+def test_camera_motion_is_found_in_spite_of_a_damaged_box():
+    y = texture(3)[..., 0]
+    angle, shift = np.deg2rad(2.0), np.array([1.5, -2.2])
+    turn = np.eye(3)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    turn[:2, 2] = shift
+    moved = warped(y, np.linalg.inv(turn))
+    moved[40:90, 60:130] = ndimage.gaussian_filter(moved[40:90, 60:130], 4)
+    found = between(y - ndimage.gaussian_filter(y, 6), moved - ndimage.gaussian_filter(moved, 6))
+    inside = visible(y.shape, found)
+    np.testing.assert_allclose(found[:2, :2], turn[:2, :2], atol=3e-3)
+    np.testing.assert_allclose(found[:2, 2], shift, atol=0.15)
+    assert inside.mean() > 0.9
+    frames = panning(4, 6).astype(float)
+    drift = alignments(frames)[-1][:2, 2]
+    np.testing.assert_allclose(drift, [0.4 * 5, -1.3 * 5], atol=0.4)
+
+
+def test_maps_are_on_one_scale_and_hot_inside_the_damage():
+    clean = panning(5, 2).astype(float)
+    still = clean[0]
+    assert difference(still, still).max() == 0
+    for strength in (0.3, 1.0):
+        bad = damaged(clean.astype(np.uint8), "spatial blur", strength, (0, 1), BOX, np.random.default_rng(0))[0]
+        heat = difference_map(bad.astype(float), [(still, np.eye(3))])
+        inside = heat[BOX[1] + 6 : BOX[3] - 6, BOX[0] + 6 : BOX[2] - 6].mean()
+        outside = np.delete(heat, np.s_[BOX[0] - 8 : BOX[2] + 8], axis=1).mean()
+        assert inside > 10 * outside + 0.02
+        if strength == 0.3:
+            mild = inside
+    assert mild < inside <= 1  # not stretched to the same range
+    ((box, mean),) = boxes(heat, 0.2, 0.01)
+    assert spatial_iou(box, BOX) > 0.7
+    assert 0.2 < mean <= 1
+    assert boxes(heat, 0.2, 0.9) == []
+    assert difference_map(still, []).max() == 0
+
+
+def test_damage_stays_inside_its_box_and_time():
+    frames = panning(6, 8)
+    for variant in ("noise", "freeze"):
+        bad = damaged(frames, variant, 0.8, (2, 5), BOX, np.random.default_rng(0))
+        changed = (bad != frames).any(-1)
+        assert changed[2:5, BOX[1] : BOX[3], BOX[0] : BOX[2]].any()
+        changed[2:5, BOX[1] : BOX[3], BOX[0] : BOX[2]] = False
+        assert not changed.any()
+    assert damaged(frames, "none", 0.0, (0, 0), BOX, np.random.default_rng(0)) is frames
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A detector trained on 14 clips and what was seen of 8 others, three variants and clean ones."""
+    root = tmp_path_factory.mktemp("localization")
+    variants = ("spatial blur", "noise", "underexposure", "none")
+    for split, count in (("train", 14), ("test", 8)):
+        rows = []
+        for i in range(count):
+            variant, rng = variants[i % 4], np.random.default_rng(i)
+            start = 0 if variant == "none" else 3 + i % 5
+            span, box = (start, start and start + 5), BOX if i % 3 else (10, 30, 70, 90)
+            path = f"{split}{i}.mkv"
+            write_clip(root / path, damaged(panning(10 * count + i), variant, 0.8, span, box, rng), fps=8)
+            rows.append(Artifact(id=path, path=path, split=split, content=path, variant=variant, strength=0.8,
+                                 start=span[0], end=span[1], box=box))  # fmt: skip
+        write_jsonl(root / f"localization.{split}.jsonl", rows)
+    values = composed("localization", [f"root={root}", f"localize.detector={root}/detector.json", "bootstrap=50"])
+    made = decode(LocalizationRun, values, "localization")
+    clips = {split: seen(root, split, lambda *_: None) for split in ("train", "test")}
+    return made, train(made, clips["train"]), clips
+
+
+def test_localization_is_above_both_baselines(trained):
+    made, detector, clips = trained
+    scores = evaluate(made, detector, clips["train"], clips["test"])
+    value = {method: {m.name: m.value for m in row} for method, row in scores.items()}
+    for name in ("temporal IoU", "spatial IoU", "pointing game, local"):
+        assert value["ours"][name] > max(value["uniform"][name], value["frame difference"][name]), (name, value)
+    assert value["ours"]["temporal IoU"] > 0.6
+    assert value["uniform"]["temporal IoU"] == pytest.approx(5 / 16)
+
+
+def test_a_clip_is_localized_drawn_and_written(trained, tmp_path):
+    made, _, clips = trained
+    truth = next(c.truth for c in clips["test"] if c.truth.variant == "underexposure")
+    media = Media(path=Path(made.root) / truth.path, kind="video", id="clip")
+    found = made.localize.open()(media)
+    (finding,) = found.findings
+    assert temporal_iou([(finding.start, finding.end)], (truth.start, truth.end)) > 0.5
+    assert spatial_iou(finding.boxes[0], truth.box) > 0.4
+    assert finding.kind == "underexposure"
+    assert finding.start_s == finding.start / 8
+    written = json.loads(found.to_json())
+    assert written["findings"][0]["boxes"][0] == list(finding.boxes[0])
+    assert len(written["probability"]) == 16
+    overlay(media, found, tmp_path / "o.mp4")
+    strip(media, found, tmp_path / "o.png")
+    drawn, plain = read_frames(tmp_path / "o.mp4").astype(int), read_frames(media.path).astype(int)
+    assert drawn.shape == plain.shape
+    apart = np.abs(drawn - plain).mean((1, 2, 3))
+    assert apart[finding.start : finding.end].min() > 2 * apart[: finding.start].max()
+    assert Image.open(tmp_path / "o.png").size[1] == 160
+
+
+def test_what_cannot_be_localized_is_refused(trained, tmp_path):
+    made = trained[0]
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    with pytest.raises(MediaError, match="needs a video"):
+        look(Media(path=tmp_path / "a.png", kind="image"))
+    with pytest.raises(ConfigError, match="no detector; train one"):
+        load(tmp_path / "detector.json")
+    values = json.loads(Path(made.localize.detector).read_text())
+    values["frame"]["names"] = ["other"]
+    (tmp_path / "detector.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="other frame features"):
+        load(tmp_path / "detector.json")
