@@ -36,6 +36,9 @@ ENGINES = {
 # last batch of an epoch is cut differently for two processes.
 VIDEOS = ["stage.sets.scoring_ugc=0.0", "+stage.sets.understanding=1.0"]
 MIXED = ["stage.sets.scoring_ugc=2.0", "+stage.sets.distortion_spatial=2.0", "+stage.sets.base=0.7"]
+# AdamW moves every weight by about the rate, also one whose gradient is rounding alone: at the usual rates the losses
+# drift apart by up to 3e-4, at this one by what differs in the gradients, which are compared as well.
+MIXED += [f"stage.tune.lr.{part}=1.0e-6" for part in PARTS]
 
 
 def start(processes: int, out: Path, *overrides: str) -> subprocess.Popen:
@@ -71,9 +74,9 @@ def run(processes: int, out: Path, *overrides: str) -> Path:
     return out / "tiny" / "scoring"
 
 
-def losses(folder: Path) -> list[float]:
+def losses(folder: Path, key: str = "loss") -> list[float]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [r["loss"] for r in rows if "loss" in r]
+    return [r[key] for r in rows if "loss" in r]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -131,7 +134,9 @@ def test_ranks_with_stills_clips_and_text_train_together_under_zero3(rows, commo
     """Nearly every step mixes kinds over ranks; with two rows also how often the motion blocks run (once per length).
     Equal to one process that sees all rows."""
     mixed = run(2, tmp_path / "two", *common, *MIXED, f"stage.optim.batch_size={rows}", *ENGINES["zero3"])
-    equal(mixed, run(1, tmp_path / "one", *common, *MIXED, f"stage.optim.batch_size={2 * rows}"))
+    one = run(1, tmp_path / "one", *common, *MIXED, f"stage.optim.batch_size={2 * rows}")
+    equal(mixed, one)
+    assert losses(mixed, "grad_norm") == pytest.approx(losses(one, "grad_norm"), rel=1e-3)
 
 
 @pytest.mark.slow
