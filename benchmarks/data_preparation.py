@@ -1,4 +1,4 @@
-"""Speed of data preparation: `python benchmarks/data_prep.py [ROWS] [FOLDER]`.
+"""Speed of data preparation: `python benchmarks/data_preparation.py [ROWS] [FOLDER]`.
 
 Rows a second and peak memory of a set from a label list (media=skip), at a tenth of ROWS (default 157,755, the size of
 VQA²'s instruction dataset) and at ROWS, each in a process of its own. Then files a second of probing (first frame,
