@@ -14,9 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# This file has the package's name, and Python looks in its folder first.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-
 import av
 import numpy as np
 from rich.console import Console
