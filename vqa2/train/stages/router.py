@@ -65,24 +65,18 @@ class Router:
         kept = [i for i, item in enumerate(items) if item.media.id in features]
         types = [clips[items[i].media.id].tags.get(self.content_type, "unknown") for i in kept]
         known = tuple(sorted(set(types)))
+        to_fit, to_judge = split([clips[items[i].media.id].content for i in kept], self.held_out, context.spec.seed)
+        _check_sizes(to_fit, to_judge)
         material = Material(
             features=torch.stack([features[items[i].media.id] for i in kept]),
             scores=scores[kept],
             mos=torch.tensor([items[i].mos for i in kept]),
             types=torch.tensor([known.index(kind) for kind in types]),
         )
-        to_fit, to_judge = split([clips[items[i].media.id].content for i in kept], self.held_out, context.spec.seed)
-        if min(len(to_fit), len(to_judge)) < 3:
-            raise DataError(
-                f"stage=router: {len(to_fit)} clips to train on and {len(to_judge)} of other contents to validate on: "
-                "at least 3 of each are needed"
-            )
-        width = material.features.shape[1]
-        shape = Shape(width=width, hidden=self.fit.hidden, top_k=self.fit.top_k, experts=names, types=known)
-        gate = train_gate(shape, self.fit, material.take(to_fit), context.spec.seed)
+        gate = train_gate(self._shape(material, names, known), self.fit, material.take(to_fit), context.spec.seed)
         best, better, validation = judge(gate, material.take(to_judge), self.bootstrap, context.spec.seed)
         card = GateCard(
-            shape=shape,
+            shape=gate.shape,
             curves=curves,
             backbone=str(context.init),
             checkpoint=predictor.provenance["checkpoint"],
@@ -101,6 +95,10 @@ class Router:
             "best": best,
             "validation": validation,
         }
+
+    def _shape(self, material: Material, names: tuple[str, ...], types: tuple[str, ...]) -> Shape:
+        width = material.features.shape[1]
+        return Shape(width=width, hidden=self.fit.hidden, top_k=self.fit.top_k, experts=names, types=types)
 
     def _backbone(self, context: Context) -> ModelPredictor:
         if context.init is None:
@@ -157,6 +155,14 @@ def _features(
     for name, reason in silent.items():
         say(f"{name}: left out: {reason}")
     return made, silent
+
+
+def _check_sizes(to_fit: Sequence[int], to_judge: Sequence[int]) -> None:
+    if min(len(to_fit), len(to_judge)) < 3:
+        raise DataError(
+            f"stage=router: {len(to_fit)} clips to train on and {len(to_judge)} of other contents to validate on: "
+            "at least 3 of each are needed"
+        )
 
 
 def _verdict(card: GateCard) -> str:
