@@ -9,6 +9,7 @@ Shapes: B clips, D hidden width of the backbone, E experts, Y content types.
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,11 +124,12 @@ def loss(routed: Routed, weights: Tensor, scores: Tensor, mos: Tensor, beta: flo
 
 
 def save(gate: Gate, card: GateCard, folder: Path) -> None:
-    """Writes weights and card; a kill leaves no half gate."""
+    """Writes weights and card over what a killed run left; a kill leaves no half gate."""
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in gate.state_dict().items()}, part / WEIGHTS)
     (part / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 

@@ -96,7 +96,7 @@ def _router_table(job: Job, stage: Router) -> Table:
     found = rated(Path(job.spec.data.root), stage.rows, stage.limit)
     table = Table("what", "value", title=job.label)
     table.add_row("rated clips", f"{len(found)}, of which {stage.held_out:.0%} validate by content")
-    table.add_row("experts asked", ", ".join(stage.experts.tools))
+    table.add_row("experts in the pool", ", ".join(stage.experts.tools))
     table.add_row("epochs of the gate", str(stage.fit.epochs))
     return table
 
