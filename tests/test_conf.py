@@ -77,10 +77,8 @@ def check(path: Path) -> None:
             build("reader", source.reader, "source.reader")
         for key, values in made.sets.items():
             build("set", values, f"sets.{key}")
-    elif group in ("priors", "voice", "summary", "localize"):
-        where = {"priors": "router.priors", "voice": "voice", "summary": "router.summary", "localize": "localize"}[
-            group
-        ]
+    elif group in ("priors", "voice", "summary", "localize", "decider"):
+        where = {"priors": "router.priors", "summary": "router.summary"}.get(group, group)
         values = composed("eval", ["predictor=router", f"{group}@predictor.{where}={name}"])
         build("predictor", values["predictor"], "predictor")
     elif group == "expert":

@@ -1,6 +1,7 @@
 """The router on experts that say what the test tells them; every trace is replayed to the same bytes (`Made.ask`)."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from agent_test_parts import http_values, told
@@ -221,3 +222,53 @@ def test_questions_are_answered_from_the_readings(clip, pool_of, router_of, llm_
     assert (trace.result["text"], trace.result["by"]) == ("good.", "chat")
     (asked,) = [s for s in trace.steps if s.kind == "options"]
     assert "all experts, weighted: 45.0/100" in asked.request["messages"][1]["content"][1]["text"]
+
+
+class Trusting:
+    """A learned gate that says what it is told."""
+
+    name = "trusting"
+
+    def __init__(self, weights, note="", uncertainty=7.5, fails=""):
+        self.said = {"content_type": "CG", "weights": weights, "uncertainty": uncertainty, "note": note}
+        self.fails = fails
+
+    def __call__(self, path, kind, experts):
+        assert set(experts) == {"a", "b", "c"}
+        if self.fails:
+            raise DataError(self.fails)
+        return self.said
+
+
+def learned(router_of, pool, gate):
+    made = router_of(pool)
+    return replace(made, means=replace(made.means, gate=gate))
+
+
+def test_a_learned_gate_weighs_the_experts_as_it_was_trained(clip, pool_of, router_of):
+    """The mean by its own weights: no adjustment, no median (the scores lie 60 points apart); only its experts run."""
+    pool = pool_of(a=told(20.0), b=told(80.0), c=told(0.0))
+    trace = learned(router_of, pool, Trusting({"a": 0.25, "b": 0.75})).ask(clip)
+    assert trace.result["score100"] == pytest.approx(65.0)
+    assert trace.result["experts"] == ["a", "b"]
+    assert (trace.result["content_type"], trace.result["uncertainty"]) == ("CG", 7.5)
+    assert trace.working["decision"]["by"] == "gate"
+    assert (trace.spending["experts"], trace.spending["model_calls"], trace.spending["llm_calls"]) == (2, 1, 0)
+
+
+def test_an_expert_of_the_gate_that_fails_leaves_its_weight_to_the_others(clip, pool_of, router_of):
+    pool = pool_of(a=told(20.0), b=told(80.0), c=told(fails="boom"))
+    trace = learned(router_of, pool, Trusting({"a": 0.25, "b": 0.25, "c": 0.5})).ask(clip)
+    assert trace.result["score100"] == pytest.approx(50.0)
+    assert any("boom" in note for note in trace.notes)
+
+
+def test_a_gate_that_stands_back_is_in_the_notes_and_one_that_fails_leaves_it_to_the_rules(clip, pool_of, router_of):
+    pool = pool_of(a=told(20.0), b=told(80.0), c=told(0.0))
+    alone = learned(router_of, pool, Trusting({"a": 1.0}, note="a alone rates", uncertainty=None)).ask(clip)
+    assert alone.result["score100"] == pytest.approx(20.0)
+    assert "uncertainty" not in alone.result
+    assert alone.notes == ("a alone rates",)
+    rules = learned(router_of, pool, Trusting({}, fails="it knows none of them")).ask(clip)
+    assert rules.working["decision"]["by"] == "rules"
+    assert rules.notes[0] == "router: the learned gate gave no decision: it knows none of them"

@@ -1,4 +1,5 @@
-"""Who decides in the router: rules over the file's header and the priors, or a chat model under a strict contract."""
+"""Who decides in the router: rules over the file's header and the priors, a chat model under a strict contract, or a
+learned gate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +23,17 @@ and what may be wrong with it. You do not rate it yourself."""
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """`experts` in the order of their weight; `weights` are base weights of any sum, before the adjustment. `by`:
-    `rules` or `chat`; `weights_by`: `priors` or `chat`."""
+    """`experts` in the order of their weight; `weights` are base weights of any sum, before the adjustment.
+    `uncertainty`: the gate's expected error in MOS points, None where no gate decided."""
 
     content_type: str
     experts: tuple[str, ...]
     weights: dict[str, float]
     suspected: tuple[str, ...]
-    by: Literal["rules", "chat"]
-    weights_by: Literal["priors", "chat"]
+    by: Literal["rules", "chat", "gate"]
+    weights_by: Literal["priors", "chat", "gate"]
     why: str
+    uncertainty: float | None = None
 
 
 def prior_weights(priors: Priors, content_type: str, experts: Sequence[str]) -> dict[str, float]:
@@ -72,6 +74,23 @@ def by_chat(world: World, made: RouterSpec, known: Plain) -> Decision:
         by="chat",
         weights_by="chat",
         why=reply.why,
+    )
+
+
+def by_gate(world: World, made: RouterSpec) -> Decision:
+    """The learned gate's decision; its content types are those it was trained with. StepFailed where it gives none."""
+    said = world.gate()
+    if said["note"]:
+        world.notes.add(said["note"])
+    return Decision(
+        content_type=said["content_type"] if made.content_type == "auto" else made.content_type,
+        experts=_order(said["weights"], world.usable()),
+        weights=said["weights"],
+        suspected=(),
+        by="gate",
+        weights_by="gate",
+        why=said["note"] or "learned from MOS",
+        uncertainty=said["uncertainty"],
     )
 
 

@@ -6,15 +6,17 @@ the suspected distortions. A failed expert is evidence and the others go on; whe
 
 Who decides (content type, experts, suspected distortions, optionally base weights) is one of: rules; a chat model
 (`llm` of any kind, scripted for tests), whose strict JSON is checked, repaired and, where that fails, replaced by the
-rules and priors with a note. The paper's tier 0 prompt receives scores of several experts; here tier 0 chooses first.
+rules and priors with a note; a learned gate (`stage=router`), whose weights are taken as they are. The
+paper's tier 0 prompt receives scores of several experts; here tier 0 chooses first.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from vqa2.agents import fusion
-from vqa2.agents._decide import Decision, by_chat, by_rules
+from vqa2.agents._decide import Decision, by_chat, by_gate, by_rules
 from vqa2.agents._media import megapixels
 from vqa2.agents._names import strengths
 from vqa2.agents._spec import Outcome, RouterSpec
@@ -46,7 +48,7 @@ def route(world: World, made: RouterSpec) -> Outcome:
     suspected = _suspected(world, made, decision, readings)
     if made.tier == 2:
         suspected = _localized(world, suspected, working)
-    fused, terms = weigh(readings, usable, decision.weights, suspected, made.adjustment)
+    fused, terms = _fused(readings, usable, decision, suspected, made.adjustment)
     working |= {"suspected": suspected, "terms": terms, "fused": asdict(fused)}
     task = dispatch(world.asked.question, world.asked.want)
     if task.kind != "score":
@@ -58,6 +60,8 @@ def route(world: World, made: RouterSpec) -> Outcome:
         "content_type": decision.content_type,
         "experts": sorted(readings),
     }
+    if decision.uncertainty is not None:
+        result["uncertainty"] = decision.uncertainty
     return Outcome(result=result, working=working)
 
 
@@ -89,6 +93,20 @@ def _answered(world: World, made: RouterSpec, task: Task, fused: Fused, working:
         return {"error": err.reason}
 
 
+def _fused(
+    readings: Mapping[str, Plain],
+    cards: Mapping[str, Card],
+    decision: Decision,
+    suspected: Sequence[str],
+    constants: Adjustment,
+) -> tuple[Fused, Plain]:
+    """A gate's weights make a mean as they are, for that is what they were trained as; others are adjusted first."""
+    if decision.weights_by != "gate":
+        return weigh(readings, cards, decision.weights, suspected, constants)
+    scores = {name: reading["score"] for name, reading in readings.items()}
+    return fusion.fuse_experts(scores, {name: decision.weights[name] for name in scores}, spread=math.inf), {}
+
+
 def weigh(
     readings: Mapping[str, Plain],
     cards: Mapping[str, Card],
@@ -113,7 +131,12 @@ def weigh(
 
 
 def _decide(world: World, made: RouterSpec, known: Plain) -> Decision:
-    """The chat model's decision where there is one that gives a valid reply; else the rules'."""
+    """The gate's decision, or the chat model's, where there is one that gives it; else the rules'."""
+    if world.has_gate:
+        try:
+            return by_gate(world, made)
+        except StepFailed as err:
+            world.notes.add(f"router: the learned gate gave no decision: {err.reason}")
     rules = by_rules(world, made, known)
     if not world.has_llm:
         return rules

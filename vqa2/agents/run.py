@@ -30,6 +30,7 @@ def live(program: str, made: RouterSpec | AgentSpec, asked: Asked, means: Means)
         "tries": 1 if means.llm is None else 1 + means.llm.backend.repairs,
         "voice": None if means.voice is None else {"name": means.voice.name, "can": means.voice.can},
         "localizer": means.localizer is not None,
+        "gate": None if means.gate is None else means.gate.name,
     }
     return _run(program, plain(config), plain(asked.plain()), Recorder(), means)
 
@@ -69,6 +70,7 @@ def _run(program: str, config: Plain, query: Plain, tape: Recorder | Player, mea
         has_llm=config["llm"] is not None,
         voices=tuple(config["voice"]["can"]) if config["voice"] else (),
         has_localizer=config["localizer"],
+        has_gate=config["gate"] is not None,
         tries=config["tries"],
         means=means,
     )

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from vqa2.core.errors import DataError, UserError
 from vqa2.core.llm import LlmUnavailable
 
-VERSION = 1
-Kind = Literal["probe", "chat", "levels", "options", "say", "tool", "localize"]
+VERSION = 2
+Kind = Literal["probe", "gate", "chat", "levels", "options", "say", "tool", "localize"]
 Plain = dict[str, Any]
 
 
@@ -123,14 +123,16 @@ def plain(values: Any) -> Any:
 def spending(steps: list[Step]) -> Plain:
     """What a run cost: seconds, experts run, tries at a chat model (cached ones and refused replies too), calls of our
     own model, tokens and money where a price is known."""
-    chats = [s for s in steps if s.kind in ("chat", "options", "levels", "say")]
+    chats = [s for s in steps if s.kind in ("gate", "chat", "options", "levels", "say")]
     usage = [s.reply.get("usage", {}) for s in chats if s.reply]
     costs = [s.reply.get("cost") for s in chats if s.reply and "cost" in s.reply]
     return {
         "seconds": round(sum(s.seconds for s in steps), 6),
         "experts": sum(s.kind == "tool" for s in steps),
         "llm_calls": sum(_tries(s) for s in chats if "messages" in s.request),
-        "model_calls": sum(s.kind in ("levels", "options", "say") and "messages" not in s.request for s in chats),
+        "model_calls": sum(
+            s.kind in ("gate", "levels", "options", "say") and "messages" not in s.request for s in chats
+        ),
         "prompt_tokens": sum(u.get("prompt_tokens", 0) for u in usage),
         "completion_tokens": sum(u.get("completion_tokens", 0) for u in usage),
         "cost": None if None in costs else round(sum(costs), 9),

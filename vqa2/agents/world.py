@@ -89,6 +89,17 @@ class Voice(Protocol):
         """A reply in words."""
 
 
+class Gate(Protocol):
+    """The learned router."""
+
+    name: str
+
+    def __call__(self, path: Path, kind: Kind, experts: Sequence[str]) -> Plain:
+        """Of the experts that can rate this item: `weights` (by name, sum 1, the chosen ones alone), `content_type`,
+        `uncertainty` (expected absolute error in MOS points, or null) and `note` (empty, or why one expert stands
+        in). A user error where it knows none of them."""
+
+
 class Localizer(Protocol):
     """Where and when artifacts are (tier 2)."""
 
@@ -104,11 +115,13 @@ class Means:
     llm: Llm | None
     voice: Voice | None
     localizer: Localizer | None
+    gate: Gate | None = None
 
 
 @dataclass(kw_only=True)
 class World:
-    """One item's surroundings. `has_llm`, `voices`, `has_localizer` hold in a replay too, where `means` is None."""
+    """One item's surroundings. `has_llm`, `voices`, `has_localizer`, `has_gate` hold in a replay too, where
+    `means` is None."""
 
     tape: Tape
     asked: Asked
@@ -119,6 +132,7 @@ class World:
     has_llm: bool
     voices: tuple[str, ...]
     has_localizer: bool
+    has_gate: bool
     tries: int
     means: Means | None
     notes: Notes = field(default_factory=Notes)
@@ -186,6 +200,17 @@ class World:
     def say(self, question: str) -> str:
         """Our model's reply in words."""
         return self._voice("say", {"question": question}, lambda v, p, k: v.say(p, k, question))
+
+    def gate(self) -> Plain:
+        """What the learned router says. StepFailed for an unreadable file, or where it knows no usable expert."""
+        experts = sorted(self.usable())
+
+        def call() -> Plain:
+            assert self.means is not None
+            assert self.means.gate is not None
+            return self.means.gate(self.asked.path, self.asked.kind, experts)
+
+        return self.tape.do("gate", {"path": str(self.asked.path), "experts": experts}, call)
 
     def localize(self) -> Plain:
         """The evidence of tier 2."""

@@ -99,6 +99,13 @@ class Pool:
                 self._calibrations[name] = str(err)
         return self._calibrations[name]
 
+    def bound(self, name: str) -> str:
+        """Changes whenever a calibrated score of this expert could. ConfigError where it has no calibration."""
+        curve = self.calibration_of(name)
+        if isinstance(curve, str):
+            raise ConfigError(curve)
+        return fingerprint([self.subject(name).identity, curve.form, curve.parameters, curve.raw_range])
+
     def run(
         self, names: Sequence[str], media: Media, reference: Media | None, prompt: str | None, seconds: float | None
     ) -> list[Reading]:

@@ -115,6 +115,18 @@ class ModelPredictor:
         first = self.model(prompt, use_cache=True, logits_to_keep=1, **self._media([video]))
         return [self._reply_logprob(first, reply) for reply in replies]
 
+    @torch.inference_mode()
+    def hidden(self, query: Query) -> torch.Tensor:
+        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
+        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        prompt = torch.tensor([ids], device=self.device)
+        embeds = self.model.embed(prompt, **self._media([video]))
+        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
+        config = self.model.config
+        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
+        return states[seen].float().mean(0).cpu()
+
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
         tail = torch.tensor([tokenizer.encode(reply + END, add_special_tokens=False)], device=self.device)

@@ -58,7 +58,7 @@ def _file_name(asked: Asked) -> str:
 
 
 def _who(means: Means) -> list[Any]:
-    """Everyone whose change changes answers: experts with their calibrations, chat model, model of ours."""
+    """Everyone whose change changes answers: experts with their calibrations, chat model, models of ours."""
     pool = means.pool
     assert pool is not None
     experts = {name: [pool.subject(name).identity, _curve(pool.calibration_of(name))] for name in pool.experts}
@@ -67,6 +67,7 @@ def _who(means: Means) -> list[Any]:
         None if means.llm is None else means.llm.backend.identity,
         None if means.voice is None else means.voice.name,
         means.localizer is not None,
+        None if means.gate is None else means.gate.name,
     ]
 
 

@@ -12,16 +12,18 @@ from vqa2.core.records import Kind
 from vqa2.experts.base import Media
 from vqa2.experts.localization.localize import LocalizeSpec
 from vqa2.experts.pool import PoolSpec
+from vqa2.predictors._decider import DeciderSpec
 from vqa2.predictors._programs import ProgramPredictor
 from vqa2.predictors._voice import VoiceSpec
 
 
 @register("predictor", "router")
 class Router:
-    """`llm` decides (`rules`: no model does) and answers questions, as `voice` does where there is no `llm`; `traces`:
-    folder of one JSON per item. `localize` is opened for tier 2 alone."""
+    """`llm` decides (`rules`: no model does), unless `decider` names a learned gate, and answers questions, as `voice`
+    does where there is no `llm`; `traces`: folder of one JSON per item. `localize` is opened for tier 2 alone."""
 
     experts: PoolSpec
+    decider: DeciderSpec
     llm: dict[str, Any]
     llm_cache: str
     router: RouterSpec
@@ -32,7 +34,9 @@ class Router:
     def open(self) -> ProgramPredictor:
         llm = open_llm(self.llm, Path(self.llm_cache), "predictor.llm")
         found = localizer(self.localize) if self.router.tier == 2 else None
-        means = Means(pool=self.experts.open(), llm=llm, voice=self.voice.open(), localizer=found)
+        pool = self.experts.open()
+        gate = self.decider.open(pool)
+        means = Means(pool=pool, llm=llm, voice=self.voice.open(), localizer=found, gate=gate)
         return ProgramPredictor("router", self.router, means, Path(self.traces))
 
 

@@ -18,6 +18,7 @@ from data_prep.run import MARKER
 from vqa2.core.errors import DataError
 from vqa2.core.run import world_size
 from vqa2.data.dataset import ClipCache
+from vqa2.experts.measure import rated
 from vqa2.model.adapter import base_of
 from vqa2.model.build import blueprint
 from vqa2.model.memory import Shape, activation_bytes, blank
@@ -28,6 +29,7 @@ from vqa2.train._lengths import Length, lengths
 from vqa2.train.common import kinds, set_texts, usable_rows
 from vqa2.train.plan import EngineSpec, Job
 from vqa2.train.stages.grpo import Grpo
+from vqa2.train.stages.router import Router
 
 GIB = 2**30
 
@@ -62,6 +64,8 @@ def preview(jobs: list[Job], console: Console) -> None:
 
 def _table(job: Job, console: Console) -> Table:
     stage = job.stage
+    if isinstance(stage, Router):
+        return _router_table(job, stage)
     rows, quarantined = usable_rows(job.context(ClipCache(0), {}), stage.sets, "train")
     config, processor = _model(job)
     model = blank(config, getattr(torch, job.spec.model.dtype))
@@ -84,6 +88,16 @@ def _table(job: Job, console: Console) -> Table:
     table.add_row("longest rows come first", _order(job))
     for name in ("weights", "gradients", "optimizer", "activations", "update", "total", "host"):
         table.add_row(f"memory, {name}", f"{getattr(memory, name) / GIB:.3f} GiB a process")
+    return table
+
+
+def _router_table(job: Job, stage: Router) -> Table:
+    """The gate alone trains, on features of the frozen model: its memory is not worth a line."""
+    found = rated(Path(job.spec.data.root), stage.rows, stage.limit)
+    table = Table("what", "value", title=job.label)
+    table.add_row("rated clips", f"{len(found)}, of which {stage.held_out:.0%} validate by content")
+    table.add_row("experts in the pool", ", ".join(stage.experts.tools))
+    table.add_row("epochs of the gate", str(stage.fit.epochs))
     return table
 
 
