@@ -4,7 +4,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+
+from vqa2.core.frames import UprightRgb
 
 CODECS = {"x264": "libx264", "x265": "libx265"}
 
@@ -26,8 +27,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int, codec: str, qp: int) -
 
 
 def read_frames(path: Path) -> np.ndarray:
-    """All frames of a file as RGB uint8 `[T,H,W,3]`."""
-    converter = VideoReformatter()  # one for all frames: each frame's own would start threads anew
+    """All frames of a file as upright RGB uint8 `[T,H,W,3]`."""
+    pixels = UprightRgb()
     with av.open(str(path)) as container:
-        frames = (converter.reformat(f, format="rgb24", threads=1) for f in container.decode(video=0))
-        return np.stack([f.to_ndarray() for f in frames])
+        return np.stack([pixels(frame) for frame in container.decode(video=0)])

@@ -15,6 +15,7 @@ from data_prep._degrade import degrade
 from data_prep._media import Probe, probe
 from data_prep._write import rng_of
 from vqa2.core.errors import MediaError
+from vqa2.core.frames import UprightRgb
 from vqa2.core.records import Clip, inside
 
 STEP = 8
@@ -104,11 +105,11 @@ def _cut(source: Path, first: int, count: int, window: list[float], max_height: 
     """The frames of an extract, upright RGB uint8 `[H,W,3]` with even sides."""
     left, top, width, height = window[:4]
     with av.open(str(source), metadata_errors="replace") as container:
-        shown = 0
+        pixels, shown = UprightRgb(), 0
         for number, frame in enumerate(container.decode(video=0)):
             if number < first:
                 continue
-            picture = Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            picture = Image.fromarray(pixels(frame))
             w, h = picture.size
             box = (left * w, top * h, (left + width) * w, (top + height) * h)
             scale = min(1.0, max_height / (box[3] - box[1]))

@@ -20,6 +20,7 @@ from data_prep._degrade import COLOR
 from data_prep._recipe import Recipe
 from vqa2.core.config import register
 from vqa2.core.errors import DataError, MediaError
+from vqa2.core.frames import UprightRgb
 from vqa2.core.records import Clip
 
 
@@ -136,15 +137,14 @@ def sample_frames(path: Path, recipe: Recipe) -> tuple[Image.Image, ...]:
 # Every file serves many clips, one after the other; a worker holds a few files' reduced frames.
 @lru_cache(maxsize=4)
 def _sample(path: Path, fps: int, count: int, side: int) -> tuple[Image.Image, ...]:
-    frames: list[Image.Image] = []
+    pixels, frames = UprightRgb(), []
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise MediaError(path, "has no video stream")
             for frame in container.decode(video=0):
                 if frame.time is not None and frame.time * fps >= len(frames):
-                    turn = frame.rotation // 90
-                    frames.append(Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), turn)))
+                    frames.append(Image.fromarray(pixels(frame)))
                     frames[-1].thumbnail((side, side))
                 if len(frames) >= 4 * count:
                     break

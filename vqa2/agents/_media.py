@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqa2.core.config import spec
 from vqa2.core.errors import MediaError
+from vqa2.core.frames import UprightRgb
 from vqa2.core.records import Kind
 from vqa2.experts.base import files_hash
 
@@ -89,11 +90,11 @@ def crop(path: Path, kind: Kind, box: Box, folder: Path) -> Path:
     try:
         with av.open(str(path), metadata_errors="replace") as source, av.open(str(out), "w") as target:
             rate = source.streams.video[0].average_rate or Fraction(25)
-            stream = None
+            stream, upright = None, UprightRgb()
             for frame in source.decode(video=0):
-                pixels = _upright(frame)
-                left, top, right, bottom = _pixels(box, pixels.shape[1], pixels.shape[0])
-                cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[top:bottom, left:right]), format="rgb24")
+                shown = upright(frame)
+                left, top, right, bottom = _pixels(box, shown.shape[1], shown.shape[0])
+                cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown[top:bottom, left:right]), format="rgb24")
                 if stream is None:
                     stream = target.add_stream("ffv1", rate=rate)
                     stream.width, stream.height, stream.pix_fmt = right - left, bottom - top, "bgr0"
@@ -126,12 +127,12 @@ def _spread(path: Path, kind: Kind, count: int) -> Iterator[Image.Image]:
             yield image
         return
     total = _count(path)
-    wanted = sorted({min(total - 1, int((i + 0.5) * total / count)) for i in range(count)})
+    pixels, wanted = UprightRgb(), sorted({min(total - 1, int((i + 0.5) * total / count)) for i in range(count)})
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
-                    yield Image.fromarray(_upright(frame))
+                    yield Image.fromarray(pixels(frame))
                 if number >= wanted[-1]:
                     return
     except av.FFmpegError as err:
@@ -143,11 +144,6 @@ def _count(path: Path) -> int:
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         return stream.frames or sum(1 for _ in container.decode(video=0)) or 1
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
 
 
 def _turned(container, stream) -> bool:

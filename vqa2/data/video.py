@@ -20,11 +20,11 @@ from typing import Annotated, Literal
 import av
 import numpy as np
 from annotated_types import Ge, Gt
-from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, MediaError
+from vqa2.core.frames import UprightRgb
 from vqa2.core.records import Kind
 
 STILL_FRAMES = 4
@@ -224,14 +224,11 @@ def _open_pyav(path: Path) -> Stream:
 
 
 def _pyav_frames(path: Path, container) -> Iterator[np.ndarray]:
-    # One converter for the clip: `to_ndarray(format=...)` alone sets up a new one, with its threads, for every frame.
-    converter = VideoReformatter()
+    pixels = UprightRgb()
     try:
         with container:
             for frame in container.decode(video=0):
-                rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                # Rotation metadata is counter-clockwise degrees in steps of 90.
-                yield np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
+                yield pixels(frame)
     except av.FFmpegError as err:
         raise MediaError(path, f"corrupt video ({_reason(err)})") from None
 
