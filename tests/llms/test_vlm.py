@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,10 +71,10 @@ def test_it_sees_the_picture_and_tells_its_options(folder, tmp_path):
     red, blue = (llm.choose(ask(c), ["A", "B"]).logprobs for c in ("red", "blue"))
     assert red != blue
     backend = llm.backend
-    inputs = backend._inputs(ask("red"))
+    inputs = backend.inputs(ask("red"))
     with torch.no_grad():
         logits = backend.model(**inputs).logits[0, -1].log_softmax(-1)
-    want = [logits[backend.processor.tokenizer.encode(c)[0]].item() for c in "AB"]
+    want = [logits[backend.tokenizer.encode(c)[0]].item() for c in "AB"]
     assert red == pytest.approx(want, abs=1e-5)
     backend.model.generation_config.eos_token_id = list(range(258))
     assert llm.chat(ask("red")).usage.completion_tokens == 1
@@ -89,3 +90,21 @@ def test_a_picture_by_address_and_a_model_that_is_not_there_are_one_line(folder,
         llm.chat([{"role": "user", "content": [part]}])
     with pytest.raises(ConfigError, match=r"llm.model: .*nowhere"):
         open_llm(values(tmp_path / "nowhere"), tmp_path / "d", "llm")
+
+
+def test_token_types_of_the_prompt_grow_with_the_option(folder, tmp_path):
+    backend = open_llm(values(folder), tmp_path / "c", "llm").backend
+    seen = {}
+
+    class Model:
+        def __call__(self, **inputs):
+            seen.update(inputs)
+            return backend.model(**{k: v for k, v in inputs.items() if k != "mm_token_type_ids"})
+
+    def inputs(messages):
+        made = backend.inputs(messages)
+        return made | {"mm_token_type_ids": torch.ones_like(made["input_ids"])}
+
+    replace(backend, model=Model(), inputs=inputs).options(ask("red"), ["AB"])
+    assert seen["mm_token_type_ids"].shape == seen["input_ids"].shape
+    assert seen["mm_token_type_ids"][0, -3:].tolist() == [1, 0, 0]
