@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._files import Parts
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.llm import BadReply, Llm, LlmError, Reply, Request, Usage
+from vqa2.core.progress import bars
 from vqa2.core.records import Depiction
 
 FAILED = "failed.jsonl"
@@ -73,16 +73,14 @@ def write_all(
     total, failed = sum(1 for _ in read_depictions(job.depictions)), 0
     if job.llm is not None:
         _show_estimate(job, job.llm, console)
-    columns = (TextColumn("depictions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("depictions", total=total)
+    with bars() as shown:
         for depiction, outcome in _outcomes(job):
             if isinstance(outcome, Reply | BadReply):
                 add(depiction, outcome)
             else:
                 failed += 1
                 parts.write(FAILED, {"depiction": depiction.id, "reason": str(outcome)})
-            bar.advance(task)
+            shown.add("depictions", 1, total)
     if failed > job.tolerate:
         parts.keep(FAILED)
         raise DataError(

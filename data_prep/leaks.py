@@ -9,17 +9,18 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._files import sha256_of
 from data_prep._names import NameRules, read_names, same_names
 from data_prep._videohash import Signature, VideoRules, same_clips, signatures
 from vqa2.core.config import spec
+from vqa2.core.progress import bars
 from vqa2.core.records import inside
 
 
@@ -68,7 +69,7 @@ def leaks(run: LeaksRun, console: Console) -> dict[str, Any]:
     if with_files:
         found += _same_files(*sides)
         if run.video.enabled:
-            seen, failed = _same_pictures(run, *sides, console)
+            seen, failed = _same_pictures(run, *sides)
             found += seen
     certain = [f for f in found if f.how != "bare name"]
     hit = {f.b for f in certain}
@@ -117,14 +118,12 @@ def _same_files(a: _Side, b: _Side) -> list[Found]:
     return found
 
 
-def _same_pictures(run: LeaksRun, a: _Side, b: _Side, console: Console) -> tuple[list[Found], list[tuple[str, str]]]:
+def _same_pictures(run: LeaksRun, a: _Side, b: _Side) -> tuple[list[Found], list[tuple[str, str]]]:
     """Clips that show the same, and (name, reason) of those without a signature."""
     names = [*a.files, *b.files]
     files = [*a.files.values(), *b.files.values()]
-    columns = (TextColumn("signatures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("signatures", total=len(set(files)))
-        made = signatures(files, run.video, run.workers, lambda: bar.advance(task))
+    with bars() as shown:
+        made = signatures(files, run.video, run.workers, partial(shown.add, "signatures", 1, len(set(files))))
     failed = [(name, s.reason) for name, s in zip(names, made) if not isinstance(s, Signature)]
     usable = [(name, s) for name, s in zip(names[: len(a.files)], made) if isinstance(s, Signature)]
     others = [(name, s) for name, s in zip(names[len(a.files) :], made[len(a.files) :]) if isinstance(s, Signature)]

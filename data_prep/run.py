@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from annotated_types import Ge
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep._build import making
 from data_prep._manifest import write_label_manifest
@@ -17,6 +17,7 @@ from data_prep.sources.labelled import Labelled
 from data_prep.sources.mixture import Mixture, Plan, alone
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
+from vqa2.core.progress import bars
 from vqa2.core.records import Clip, Instruction, write_jsonl
 from vqa2.core.run import fingerprint
 
@@ -104,9 +105,8 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
     before = json.loads((out / MARKER).read_text(encoding="utf-8")) if (out / MARKER).is_file() else {}
     labels = LabelRun(plan, Path(run.root or run.out), out, seed=run.seed, media=run.media, workers=run.workers)
     try:
-        with Progress(*_columns("rows read"), console=console, disable=console is None) as bar:
-            task = bar.add_task("rows", total=None)
-            labels.scan_parts(writers, lambda count: bar.advance(task, count))
+        with bars(console is not None) as shown:
+            labels.scan_parts(writers, partial(shown.add, "rows read"))
         for key, writer in writers.items():
             (out / MARKER).unlink(missing_ok=True)
             account = labels.write_set(key, writer)
@@ -132,21 +132,16 @@ def _tell(console: Console, manifest: dict[str, Any]) -> None:
             console.print(f"{name}: found {held['found']}, expected {held['expected']}", markup=False)
 
 
-def _columns(what: str) -> tuple:
-    return (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-
 def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list[Clip], list[tuple[str, str]], int]:
     """The source's clips and exclusions, and how many files it reused; with a bar where there is a console."""
     counts: list[int] = []
-    with Progress(*_columns("clips"), console=console, disable=console is None) as bar:
-        task = bar.add_task("clips", total=None)
+    with bars(console is not None) as shown:
 
         def advance(done: int, total: int) -> None:
             if not counts:
                 (Path(run.out) / MARKER).unlink(missing_ok=True)
             counts.append(done)
-            bar.update(task, completed=done, total=total)
+            shown.at("clips", done, total)
 
         clips, excluded = source.clips(Path(run.out), run.seed, run.workers, advance)
     return clips, excluded, counts[0]

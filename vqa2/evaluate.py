@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -14,7 +15,6 @@ import yaml
 from annotated_types import Ge
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.bench._answers import ANSWERS, read_answers
 from vqa2.bench._items import Benchmark
@@ -30,6 +30,7 @@ from vqa2.bench._table import table, write_markdown
 from vqa2.bench._wandb import log_tables
 from vqa2.core.config import build, spec
 from vqa2.core.errors import ConfigError
+from vqa2.core.progress import bars
 from vqa2.core.records import Answer, Report
 from vqa2.core.run import DONE, environment, rank, wandb_mode, world_size
 from vqa2.predictors.saved import SavedPredictor
@@ -165,12 +166,8 @@ def _resolved(made: EvalRun, key: str, home: Path, ensure: Callable[[str], None]
 
 
 def _run(benchmark, predictor, out: Path, key: str, shard: Shard) -> Report | None:
-    columns = (TextColumn(key), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=shard.rank > 0) as bar:
-        task = bar.add_task(key, total=None)
-        return run_benchmark(
-            benchmark, predictor, out, lambda done, total: bar.update(task, completed=done, total=total), shard
-        )
+    with bars(shard.rank == 0) as shown:
+        return run_benchmark(benchmark, predictor, out, partial(shown.at, key), shard)
 
 
 def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], against: str) -> Report:

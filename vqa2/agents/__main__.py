@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.core.config import decode
+from vqa2.core.progress import bars
 from vqa2.core.records import Metric
 from vqa2.core.run import say
 from vqa2.launch import composed, guarded
@@ -18,16 +18,8 @@ def main(overrides: list[str]) -> None:
     from vqa2.agents.compare import CompareRun, embedded
 
     made = decode(CompareRun, composed("routing", overrides), "routing")
-    tasks: dict[str, int] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-
-        def advance(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
-
-        tables = [embedded(made, advance)]
+    with bars() as shown:
+        tables = [embedded(made, shown.at)]
     if Path(made.real.folder).is_dir():
         tables += real(made.real, made.programs()[0])
     else:

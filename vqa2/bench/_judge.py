@@ -10,17 +10,17 @@ failed: it is asked again next time.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, MinLen
-from rich.console import Console
-from rich.progress import Progress
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError
 from vqa2.core.llm import Llm, LlmError, Reply, Request, open_llm
+from vqa2.core.progress import bars
 from vqa2.core.records import Metric
 from vqa2.core.run import say
 from vqa2.core.scale import bootstrap_interval
@@ -157,10 +157,9 @@ def _grade(llm: Llm | None, name: str, judge: Judge, answers: Sequence[OpenAnswe
     costly = estimate.cost is None or estimate.cost > (judge.budget or 0) or judge.budget == 0
     if judge.budget is not None and to_ask and costly:
         raise ConfigError(f"judge.budget: {judge.budget:g} is not enough for {estimate}; raise it or use null")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"judge {name}", total=len(requests))
-        outcomes = list(llm.chat_all(requests, lambda: bar.advance(task), judge.give_up_after))
+    with bars() as shown:
+        tick = partial(shown.add, f"judge {name}", 1, len(requests))
+        outcomes = list(llm.chat_all(requests, tick, judge.give_up_after))
     size = judge.rounds
     return {a.id: _verdict(outcomes[n * size : (n + 1) * size]) for n, a in enumerate(answers)}
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.core.config import decode
+from vqa2.core.progress import bars
 from vqa2.core.records import Metric
 from vqa2.launch import composed, guarded
 
@@ -14,16 +14,8 @@ def main(overrides: list[str]) -> None:
     from vqa2.experts.measure import ExpertsRun, Row, run
 
     made = decode(ExpertsRun, composed("experts", overrides), "experts")
-    tasks: dict[str, int] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-
-        def advance(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
-
-        rows, left_out = run(made, advance)
+    with bars() as shown:
+        rows, left_out = run(made, shown.at)
 
     def line(row: Row) -> str:
         failed = sum(row.failures.values())

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.core.config import decode
+from vqa2.core.progress import bars
 from vqa2.core.records import Metric
 from vqa2.launch import composed, guarded
 
@@ -18,13 +19,9 @@ def main(overrides: list[str]) -> None:
 
     made = decode(LocalizationRun, composed("localization", overrides), "localization")
     root, console = Path(made.root), Console(highlight=False, soft_wrap=True)
-    counts = {split: len(rows) for split, rows in make(root, decode(LocalizedSpec, made.clips, "clips")).items()}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        clips = {}
-        for split, count in counts.items():
-            task = bar.add_task(split, total=count)
-            clips[split] = seen(root, split, lambda done, total, task=task: bar.update(task, completed=done))
+    splits = list(make(root, decode(LocalizedSpec, made.clips, "clips")))
+    with bars() as shown:
+        clips = {split: seen(root, split, partial(shown.at, split)) for split in splits}
     detector = train(made, clips["train"])
     metrics = evaluate(made, detector, clips["train"], clips["test"])
     names = [m.name for m in metrics["ours"]]

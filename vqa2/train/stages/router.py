@@ -11,16 +11,16 @@ says so, is marked, and the decider uses that expert instead.
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.core.progress import bars
 from vqa2.core.records import Clip, Query, read_jsonl
 from vqa2.core.run import say, world_size
 from vqa2.experts.measure import Rated, measure, rated
@@ -126,9 +126,8 @@ class Router:
 
     def _scores(self, pool: Pool, items: Sequence[Rated], names: Sequence[str]) -> torch.Tensor:
         """Calibrated scores `[n,E]`, nan where an expert gave none; how many and why is said."""
-        with _bar() as bar:
-            task = bar.add_task("experts", total=len(items))
-            found = measure(pool, items, Path(self.readings), lambda done, total: bar.update(task, completed=done))
+        with bars() as shown:
+            found = measure(pool, items, Path(self.readings), partial(shown.at, "experts"))
         failures = Counter(f"{r.expert}: {r.failure}" for name in names for r in found[name] if r.raw is None)
         for reason, count in sorted(failures.items()):
             say(f"{reason} on {count} of {len(items)} clips")
@@ -142,8 +141,9 @@ def _features(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Hidden states `[D]` by clip, and the clips that have none, or no score, with the reason."""
     made, silent = {}, {}
-    with _bar() as bar:
-        for item, row in bar.track(list(zip(items, scores, strict=True)), description="features"):
+    with bars() as shown:
+        for item, row in zip(items, scores, strict=True):
+            shown.add("features", 1, len(items))
             media = item.media
             if row.isnan().all():
                 silent[media.id] = "no expert gave a score"
@@ -173,8 +173,3 @@ def _verdict(card: GateCard) -> str:
     if card.better:
         return f"validation on {found['clips']} clips of other contents: {said}"
     return f"not better than one expert on {found['clips']} clips of other contents: {said}; {card.best} will be used"
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
