@@ -17,6 +17,7 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.llm import BadReply, Llm, LlmError, Reply, Request, Usage
 from vqa2.core.progress import bars
 from vqa2.core.records import Depiction
+from vqa2.core.scale import level_of
 
 FAILED = "failed.jsonl"
 _DEPICTION = TypeAdapter(Depiction)
@@ -61,6 +62,16 @@ def read_depictions(path: Path) -> Iterator[Depiction]:
             yield made
     if not seen:
         raise DataError(f"{path}: holds no depictions")
+
+
+def told(depiction: Depiction) -> dict[str, str]:
+    """What a prompt's format may say of a depiction."""
+    return {
+        "overall": depiction.overall.strip(),
+        "in_context": " ".join(depiction.in_context).strip() or "(nothing)",
+        "level": "(unknown)" if depiction.mos is None else level_of(depiction.mos),
+        "kind": depiction.kind,
+    }
 
 
 def write_all(

@@ -19,7 +19,7 @@ from annotated_types import Ge, Interval
 from rich.console import Console
 
 from data_prep._dealer import Dealer
-from data_prep._depictions import FAILED, Job, write_all
+from data_prep._depictions import FAILED, Job, told, write_all
 from data_prep._files import Parts, sha256_of
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import Limits, plain
@@ -33,7 +33,6 @@ from vqa2.core.llm import BadReply, Reply, Request, open_llm
 from vqa2.core.prompts import LETTERS
 from vqa2.core.records import Depiction, Instruction, Turn
 from vqa2.core.run import fingerprint, git_state
-from vqa2.core.scale import level_of
 
 ROLES = {"planner": "planner", "detection": "executor", "analysis": "executor", "selection": "executor",
          "summarizer": "summarizer"}  # fmt: skip
@@ -107,17 +106,14 @@ def agentic(run: AgenticRun, console: Console) -> dict[str, Any]:
 
 def request_of(run: AgenticRun, depiction: Depiction) -> Request:
     """What a language model is asked about one depiction."""
-    told = run.prompt.user.format(
-        overall=depiction.overall.strip(),
-        in_context=" ".join(depiction.in_context).strip() or "(nothing)",
-        level="(unknown)" if depiction.mos is None else level_of(depiction.mos),
-        kind=depiction.kind,
+    user = run.prompt.user.format(
+        **told(depiction),
         queries=run.queries,
         attributes=", ".join(run.lexicon.attributes),
         tools=", ".join(run.tools.tools),
     )
     system = run.prompt.system.format(kind=depiction.kind)
-    messages = ({"role": "system", "content": system}, {"role": "user", "content": told})
+    messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
     return Request(messages=messages, schema=Traces, seed=run.seed)
 
 

@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from rich.console import Console
 
 from data_prep._dealer import Dealer
-from data_prep._depictions import FAILED, Job, write_all
+from data_prep._depictions import FAILED, Job, told, write_all
 from data_prep._files import Parts, sha256_of
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import KINDS, Limits, Pair, Pairs, pairs_of, plain, refusal
@@ -103,14 +103,8 @@ def extend(run: ExtendRun, console: Console) -> dict[str, Any]:
 def request_of(run: ExtendRun, depiction: Depiction) -> Request:
     """What a language model is asked about one depiction."""
     counts = {kind: run.counts[kind] for kind in KINDS}
-    told = run.prompt.user.format(
-        overall=depiction.overall.strip(),
-        in_context=" ".join(depiction.in_context).strip() or "(nothing)",
-        level="(unknown)" if depiction.mos is None else level_of(depiction.mos),
-        distractors=run.distractors,
-        **counts,
-    )
-    messages = ({"role": "system", "content": run.prompt.system}, {"role": "user", "content": told})
+    user = run.prompt.user.format(**told(depiction), distractors=run.distractors, **counts)
+    messages = ({"role": "system", "content": run.prompt.system}, {"role": "user", "content": user})
     return Request(messages=messages, schema=Pairs, seed=run.seed)
 
 

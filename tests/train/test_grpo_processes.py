@@ -88,7 +88,7 @@ def equal(two: Path, one: Path) -> None:
     for left, right in zip(*logs, strict=True):
         known = left.keys() - {"total_flos"}  # counted from partitions under ZeRO-3
         assert {k: left[k] for k in known} == pytest.approx({k: right[k] for k in known}, rel=1e-4, abs=1e-5)
-    weights = [torch.load(out / "weights.pt") for out in (two, one)]
+    weights = [torch.load(out / "weights.pt", weights_only=True) for out in (two, one)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=0.0, atol=1e-6)

@@ -7,9 +7,9 @@ entries stand where the paper has dictionaries, since endpoints that enforce a s
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
 from vqa2.agents import _names
 
@@ -18,6 +18,14 @@ Distortion = Literal[
     "blurs", "color distortions", "compression", "noise", "brightness change", "sharpness", "contrast",
     "flicker", "stutter", "stall", "shake",
 ]  # fmt: skip
+
+
+def _canonical(value: Any) -> Any:
+    """The canonical category; an unknown word stays and fails against the closed vocabulary."""
+    return (_names.distortion(value) or value) if isinstance(value, str) else value
+
+
+_Named = Annotated[Distortion, BeforeValidator(_canonical)]
 Severity = Literal["none", "slight", "moderate", "severe", "extreme"]
 
 
@@ -45,12 +53,12 @@ class Found(Strict):
     """Distortions of one object; `object` is `global` for the whole picture."""
 
     object: str
-    distortions: list[Distortion]
+    distortions: list[_Named]
 
-    @field_validator("distortions", mode="before")
+    @field_validator("distortions")
     @classmethod
-    def _canonical(cls, values: Any) -> Any:
-        return _unique([_distortion(v) for v in values]) if isinstance(values, list | tuple) else values
+    def _unique(cls, values: list[Distortion]) -> list[Distortion]:
+        return list(dict.fromkeys(values))
 
 
 class Plan(Strict):
@@ -104,14 +112,9 @@ class Detection(Strict):
 class Judged(Strict):
     """One distortion with its severity and a short reason."""
 
-    type: Distortion
+    type: _Named
     severity: Severity
     explanation: str
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _canonical(cls, value: Any) -> Any:
-        return _distortion(value)
 
 
 class Analyzed(Strict):
@@ -147,13 +150,8 @@ class Assigned(Strict):
     """The tool for one distortion of one object."""
 
     object: str
-    distortion: Distortion
+    distortion: _Named
     tool: str
-
-    @field_validator("distortion", mode="before")
-    @classmethod
-    def _canonical(cls, value: Any) -> Any:
-        return _distortion(value)
 
 
 class Selection(Strict):
@@ -192,17 +190,8 @@ class Summary(Strict):
     missing: list[Literal["distortion_detection", "distortion_analysis", "tool_selection", "tool_execute"]]
 
 
-def _distortion(value: Any) -> Any:
-    """The canonical category; an unknown word stays and fails against the closed vocabulary."""
-    return (_names.distortion(value) or value) if isinstance(value, str) else value
-
-
 def _object(name: str) -> str:
     return GLOBAL if name.casefold() == GLOBAL else name
-
-
-def _unique(values: list) -> list:
-    return list(dict.fromkeys(values))
 
 
 def _renamed(values: Any, aliases: Mapping[str, str]) -> Any:
