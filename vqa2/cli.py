@@ -1,4 +1,4 @@
-"""The `vqa2` command: score, describe, ask, convert and doctor. Training and evaluation are train.py and eval.py."""
+"""The `vqa2` command: score, describe, ask, route, replay, serve, convert, doctor. train.py and eval.py do the rest."""
 
 import csv
 import sys
@@ -27,6 +27,7 @@ def score(
     model: MODEL = "runs/tiny/scoring",
     device: DEVICE = "cpu",
     reasoning: Annotated[bool, typer.Option("--reasoning", help="think in words first (models of stage grpo)")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="files a pass; bounds memory")] = 8,
 ) -> None:
     """Scores clips (0-100, larger is better). A file that cannot be read is listed with its reason, never scored."""
     from vqa2.core.scale import LEVELS
@@ -36,16 +37,15 @@ def score(
     loaded = _load(model, device, reasoning)
     extra = ["text"] if reasoning else [f"p_{level}" for level in LEVELS]
     rows, failed = [], []
-    for path in track(files, "scoring", console=err):
-        try:
-            made = loaded.score(path)
-        except MediaError as problem:
-            failed.append(str(problem))
-            rows.append([str(path), "", *[""] * len(extra), problem.reason])
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    for made in (made for batch in track(batches, "scoring", console=err) for made in loaded.scores(batch)):
+        if isinstance(made, MediaError):
+            failed.append(str(made))
+            rows.append([made.path, "", *[""] * len(extra), made.reason])
             continue
         shown = [made.text] if reasoning else [f"{p:.4f}" for p in made.levels]
-        rows.append([str(path), f"{made.score100:.3f}", *shown, ""])
-        out.print(f"{made.score100:6.2f}  {path}", soft_wrap=True)
+        rows.append([made.path, f"{made.score100:.3f}", *shown, ""])
+        out.print(f"{made.score100:6.2f}  {made.path}", soft_wrap=True, markup=False)
     if csv_file is not None:
         with csv_file.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
@@ -114,6 +114,28 @@ def replay(
     out.print(f"identical: {len(stored.steps)} steps, no model and no expert asked")
     if html is not None:
         write_page(html, stored)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Option(help="run or model folder that scores")] = "runs/tiny/scoring",
+    assistant: Annotated[str, typer.Option(help="run or model folder that answers")] = "runs/tiny/understanding",
+    device: DEVICE = "cpu",
+    host: Annotated[str, typer.Option(help="0.0.0.0 is every network; there is no password")] = "127.0.0.1",
+    port: int = 8000,
+    max_mb: Annotated[int, typer.Option(min=1, help="largest request in MiB")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="files a pass; bounds memory")] = 8,
+) -> None:
+    """Scores and answers over HTTP, and a page to try it in a browser."""
+    try:
+        import uvicorn
+
+        from vqa2.serve import application
+    except ImportError as missing:
+        raise ConfigError(f"serve: {missing.name} is not installed; pip install 'vqa2[serve]'") from None
+    service = application(_load(model, device), _load(assistant, device), max_mb, batch_size)
+    err.print(f"http://{host}:{port} is the page, /docs the interface; Ctrl-C ends it")
+    uvicorn.run(service, host=host, port=port, log_level="warning")
 
 
 @app.command()
