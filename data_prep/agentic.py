@@ -20,7 +20,7 @@ from rich.console import Console
 
 from data_prep._dealer import Dealer
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of
+from data_prep._files import Parts, sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import Limits, plain
 from data_prep._plans import Library, by_object, plan_of, selected
@@ -37,6 +37,7 @@ from vqa2.core.run import fingerprint, git_state
 ROLES = {"planner": "planner", "detection": "executor", "analysis": "executor", "selection": "executor",
          "summarizer": "summarizer"}  # fmt: skip
 """Subtask -> role."""
+SPLITS = ("train", "test")
 Scores = dict[tuple[str, str], float]
 """(clip id, tool) -> score on 1-5."""
 
@@ -51,7 +52,7 @@ class Prompt:
 
 @spec
 class AgenticRun:
-    """`depictions` -> `out`/{planner,executor,summarizer}.jsonl and a manifest; see conf/agentic.yaml."""
+    """`depictions` -> `out`/{planner,executor,summarizer}.<split>.jsonl and a manifest; see conf/agentic.yaml."""
 
     depictions: str
     out: str
@@ -93,14 +94,16 @@ def agentic(run: AgenticRun, console: Console) -> dict[str, Any]:
         tolerate=run.tolerate,
     )
     scores = read_scores(Path(run.scores), run.tools) if run.scores is not None else {}
-    files = (*(f"{role}.jsonl" for role in dict.fromkeys(ROLES.values())), "rejected.jsonl", FAILED)
-    with Parts(Path(run.out), files) as parts:
+    out, sets = Path(run.out), [f"{role}.{split}.jsonl" for role in dict.fromkeys(ROLES.values()) for split in SPLITS]
+    with Parts(out, [*sets, "rejected.jsonl", FAILED]) as parts:
         rows = _Rows(run, scores, parts)
         total, failed = write_all(job, parts, rows.add, console)
-        parts.keep(*files)
+        parts.keep(*rows.written, "rejected.jsonl", FAILED)
+    for name in set(sets).difference(rows.written):
+        (out / name).unlink(missing_ok=True)
     manifest = {**rows.manifest(), "depictions": total, "failed": failed}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (Path(run.out) / "agentic.manifest.json").write_text(text, encoding="utf-8")
+    write_whole(Path(run.out) / "agentic.manifest.json", text)
     return manifest
 
 
@@ -142,6 +145,7 @@ class _Rows:
         self.run, self.scores, self.parts = run, scores, parts
         self.dealer = Dealer(run.seed, "agentic")
         self.got: Counter[str] = Counter()
+        self.written: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.without: Counter[str] = Counter()
         self.places: Counter[str] = Counter()
@@ -266,8 +270,14 @@ class _Rows:
     def _row(
         self, depiction: Depiction, number: int, subtask: str, user: str, reply: dict[str, Any], *, text: bool = False
     ) -> None:
-        role = ROLES[subtask]
+        role, split = ROLES[subtask], depiction.tags.get("split", "train")
+        if split not in SPLITS:
+            raise DataError(
+                f"{self.run.depictions}: {depiction.id}: tags.split {split!r} is none of {', '.join(SPLITS)}"
+            )
+        name = f"{role}.{split}.jsonl"
         self.got[subtask] += 1
+        self.written[name] += 1
         made = Instruction(
             id=f"{depiction.id}-{number}-{subtask}",
             clip_id=depiction.clip_id,
@@ -278,7 +288,7 @@ class _Rows:
             mos=depiction.mos,
             tags={**depiction.tags, "subtask": subtask, "writer": self.run.llm["name"]},
         )
-        self.parts.write(f"{role}.jsonl", asdict(made))
+        self.parts.write(name, asdict(made))
 
     def _refuse(self, depiction: Depiction, kind: str, what: Any, reason: str) -> None:
         self.refused[reason.split("'")[0].split(":")[0].strip()] += 1
@@ -292,7 +302,7 @@ class _Rows:
             roles[ROLES[subtask]] += count
         values = [run.queries, run.reference_share, asdict(run.lexicon), asdict(run.tools), asdict(run.limits),
                   asdict(run.wording), run.roles, asdict(run.prompt)]  # fmt: skip
-        files = {f"{role}.jsonl": sha256_of(Path(run.out) / f"{role}.jsonl") for role in roles}
+        files = {name: sha256_of(Path(run.out) / name) for name in sorted(self.written)}
         return {
             "set": "agentic",
             "rows": dict(roles),
@@ -307,7 +317,8 @@ class _Rows:
             "seed": run.seed,
             "config": fingerprint(values),
             "git": git_state(),
-            "sha256": {"depictions": sha256_of(Path(run.depictions)), **files},
+            "depictions_sha256": sha256_of(Path(run.depictions)),
+            "sha256": files,
         }
 
 

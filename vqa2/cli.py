@@ -1,7 +1,6 @@
 """The `vqa2` command: score, describe, ask, route, replay, serve, convert, doctor. train.py and eval.py do the rest."""
 
 import csv
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -173,7 +172,7 @@ def doctor(
     if name is None:
         raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
     run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
-    found = diagnose(run, build("source", run.source, "source"))
+    found = diagnose(run, build("source", run.source, "source"), progress=True)
     for file in found.missing:
         out.print(f"missing: {file}", markup=False, soft_wrap=True)
     for file, reason in found.broken:
@@ -225,9 +224,10 @@ def main() -> None:
     """Entry point: user errors are one line and exit code 2."""
     try:
         app(standalone_mode=True)
-    except UserError as problem:
-        sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
-        sys.exit(2)
+    except (UserError, OSError) as problem:
+        from vqa2.launch import stop
+
+        stop(problem)
 
 
 if __name__ == "__main__":

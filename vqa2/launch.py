@@ -4,10 +4,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -52,6 +52,9 @@ def _check_groups(overrides: Sequence[str]) -> None:
 
 def _explain(config: str, overrides: list[str], err: Exception) -> str:
     """One line; for a key that does not exist, the nearest one that does."""
+    if isinstance(err, OverrideParseException):
+        key, _, value = err.override.partition("=")
+        return f"{key}: {value} cannot be read without quotes inside: {key}=\"'{value}'\""
     first = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
     found = re.search(r"Could not override '([^']+)'", first)
     if found is None:
@@ -96,15 +99,25 @@ def pop(overrides: list[str], key: str) -> str | None:
     return None
 
 
+def stop(err: UserError | OSError) -> NoReturn:
+    """One line and exit code 2: what the user, or the disk, did. An OSError that names no cause is ours."""
+    if isinstance(err, OSError) and not err.strerror:
+        raise err
+    text = str(err)
+    if isinstance(err, OSError):
+        text = f"{err.filename or 'writing'}: {err.strerror}"
+    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    sys.exit(2)
+
+
 def guarded(
     main: Callable[[list[str]], None], argv: Sequence[str] | None = None, positional: Sequence[str] = ()
 ) -> None:
     """Runs an entry point: a user's error is one readable line on stderr and exit code 2, without a traceback."""
     try:
         main(split_arguments(sys.argv[1:] if argv is None else argv, positional))
-    except UserError as err:
-        sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
-        sys.exit(2)
+    except (UserError, OSError) as err:
+        stop(err)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues\n")
         sys.exit(130)

@@ -15,6 +15,7 @@ from data_prep.agentic import AgenticRun, agentic
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Depiction, Instruction, read_jsonl, write_jsonl
+from vqa2.data.dataset import load_rows
 from vqa2.launch import composed
 
 TEXTS = [
@@ -58,7 +59,7 @@ def quiet() -> Console:
 
 
 def rows_in(folder: Path) -> dict[str, list[Instruction]]:
-    return {role: read_jsonl(folder / f"{role}.jsonl", Instruction) for role in ROLES}
+    return {role: read_jsonl(folder / f"{role}.train.jsonl", Instruction) for role in ROLES}
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,32 @@ def test_the_same_command_gives_the_same_bytes(run_of, tmp_path):
     outputs = []
     for _ in range(2):
         agentic(run_of(12), quiet())
-        outputs.append([(tmp_path / "out" / f"{role}.jsonl").read_bytes() for role in ROLES])
+        outputs.append([(tmp_path / "out" / f"{role}.train.jsonl").read_bytes() for role in ROLES])
     assert outputs[0] == outputs[1]
+
+
+def test_rows_are_training_sets_in_the_splits_of_their_depictions(run_of, tmp_path):
+    run, source = run_of(12), tmp_path / "depictions.jsonl"
+    whole = [json.loads(line) for line in source.read_text().splitlines()]
+
+    def split(name: str) -> None:
+        marked = [{**d, "tags": {"split": name}} if n % 3 == 0 else d for n, d in enumerate(whole)]
+        source.write_text("".join(json.dumps(d) + "\n" for d in marked))
+
+    split("test")
+    made = agentic(run, quiet())
+    for role in ROLES:
+        sides = [load_rows(tmp_path / "out", {role: 1.0}, side, 0) for side in ("train", "test")]
+        assert sum(map(len, sides)) == made["rows"][role]
+        assert {int(r.clip_id[1:]) % 3 == 0 for r in sides[0]} == {False}
+        assert {int(r.clip_id[1:]) % 3 == 0 for r in sides[1]} == {True}
+    assert set(made["sha256"]) == {f"{r}.{side}.jsonl" for r in ROLES for side in ("train", "test")}
+    split("train")
+    agentic(run, quiet())
+    assert not list((tmp_path / "out").glob("*.test.jsonl")), "what an earlier run wrote does not stay"
+    split("val")
+    with pytest.raises(DataError, match=r"depictions.jsonl: d000: tags.split 'val' is none of train, test"):
+        agentic(run, quiet())
 
 
 def asked(**changes) -> Asked:

@@ -13,6 +13,7 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
+from vqa2.data.stream import Stream
 from vqa2.data.video import Quarantine
 from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
 from vqa2.model.build import ModelSpec, build, kernels_of, quantization
@@ -145,6 +146,14 @@ def usable_rows(
     if not kept:
         raise DataError(f"{root}: every row of {', '.join(sets)} is quarantined")
     return kept, len(rows) - len(kept)
+
+
+def usable_stream(context: Context, sets: dict[str, float], split: str) -> Stream:
+    """The mixture's rows as `usable_rows` has them, streamed (`data.streaming`)."""
+    data = context.spec.data
+    root = Path(data.root)
+    bad = Quarantine.read(root / QUARANTINE)
+    return Stream(root, sets, split, seed=context.spec.seed, buffer=data.shuffle_buffer, bad=set(bad))
 
 
 def report_parts(model) -> dict[str, dict[str, int]]:
