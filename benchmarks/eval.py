@@ -9,7 +9,6 @@ this video is good.") and reads the level word from it.
 
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,4 +94,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(main, sys.argv[1:])
+    guarded(main, "eval")
