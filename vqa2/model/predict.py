@@ -6,13 +6,16 @@ softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
@@ -20,7 +23,8 @@ from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
-from vqa2.data.video import Video, VideoSpec
+from vqa2.data.video import Video, VideoSpec, seconds
+from vqa2.model.modeling import VQA2Config
 from vqa2.model.processing import END, PAD, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -61,13 +65,18 @@ class ModelPredictor:
 
     @classmethod
     def load(cls, folder: Path, inference: Inference) -> "ModelPredictor":
-        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without one."""
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
+        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without a whole one."""
+        _check_folder(folder)
+        if inference.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device: cuda is asked for but no GPU is visible; use cpu")
+        disable_progress_bar()  # of the weights: a line of its own for each model, in every log
         device = f"cuda:{local_rank()}" if inference.device == "cuda" else inference.device
-        model = AutoModelForImageTextToText.from_pretrained(folder).to(device)
-        checkpoint = _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
-        return cls(model.eval(), AutoProcessor.from_pretrained(folder), str(folder), checkpoint, inference)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder)
+        except (OSError, ValueError, SafetensorError) as err:
+            raise ConfigError(f"{folder}: the model is not whole ({err})") from None
+        return cls(model.eval().to(device), processor, str(folder), checkpoint_hash(folder), inference)
 
     def plan(self, queries: Sequence[Query]) -> None:
         """Tells what will be asked, in order, so that clips can be decoded ahead."""
@@ -81,6 +90,14 @@ class ModelPredictor:
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
         return self._each(queries, SCORE_PREFIX, self._score)
+
+    @torch.inference_mode()
+    def score_seconds(self, query: Query) -> list[Answer]:
+        """`score` of each second of a clip by itself, in order, as one batch. MediaError for an unreadable file."""
+        parts = seconds(self._read(query), self.inference.video.frame_multiple)
+        if not parts:
+            raise MediaError(query.path, f"no second has {self.inference.video.frame_multiple} frames")
+        return self._score([(query, *self._prompt(query, SCORE_QUESTION, part, SCORE_PREFIX)) for part in parts])
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; what cannot be read gives an Answer with `error`."""
@@ -187,21 +204,35 @@ def kind_of(path: Path) -> Kind:
 
 
 def media_files(target: Path) -> list[Path]:
-    """A file, or every file of a folder (not hidden, sorted). ConfigError for nothing to score."""
+    """A file, or every file of a folder and of the folders in it (not hidden, sorted). ConfigError for nothing to
+    score."""
     if target.is_file():
         return [target]
     if not target.is_dir():
         raise ConfigError(f"{target}: no such file or folder")
-    files = sorted(p for p in target.iterdir() if p.is_file() and not p.name.startswith("."))
+    inside = sorted((p, p.relative_to(target).parts) for p in target.rglob("*") if p.is_file())
+    files = [path for path, parts in inside if not any(part.startswith(".") for part in parts)]
     if not files:
-        raise ConfigError(f"{target}: the folder is empty")
+        raise ConfigError(f"{target}: no files in this folder")
     return files
 
 
-def _hash(*paths: Path) -> str:
-    """sha256 over names and contents."""
+def _check_folder(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{folder}: no trained model here (a folder with config.json is needed); name another, or train one "
+            "(`make demo`, `python train.py stage=scoring`)"
+        ) from None
+    if kind != VQA2Config.model_type:
+        raise ConfigError(f"{folder}: a model of type {kind}, not {VQA2Config.model_type}; see vqa2 convert")
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """sha256 over names and contents of a model's files. The card is left out: results are added to it later."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"):
         digest.update(path.name.encode())
         with path.open("rb") as handle:
             while block := handle.read(1 << 20):
