@@ -215,3 +215,9 @@ def test_two_processes_share_an_evaluation(data_root, tmp_path):
     # Killed and started again, with one process: nothing is asked twice.
     again = reported(out=tmp_path / "shared")
     assert again == shared
+
+
+def test_routing_before_the_experts_are_measured_says_what_to_run(data_root, tmp_path):
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    done = CliRunner().invoke(app, ["route", str(clip), "--set", f"experts.calibration={tmp_path}"])
+    assert "no expert is calibrated; run `python -m vqa2.experts` first" in str(done.exception)

@@ -265,6 +265,8 @@ def _program(
     made = build(
         "predictor", composed("eval", [f"predictor={name}", *sorted(groups), *values])["predictor"], "predictor"
     )
+    if not any(Path(made.experts.calibration).glob("*.json")):
+        raise ConfigError(f"{made.experts.calibration}: no expert is calibrated; run `python -m vqa2.experts` first")
     predictor = made.open()
     asked = Asked(id=target.name, path=target.resolve(), kind=kind_of(target), question=question, reference=reference)
     trace, path = predictor.trace(asked)

@@ -83,8 +83,10 @@ def _check_groups(config: str, overrides: Sequence[str]) -> None:
         if not sep or "$" in value or value.startswith("{"):
             continue
         if (conf_dir() / group).is_dir():
-            if value not in _choices(group):
-                raise ConfigError(f"{item}: no such {group}{suggest(value, options(group) or _choices(group))}")
+            # Several choices are written [a,b].
+            for choice in value.strip("[]").split(","):
+                if choice not in _choices(group):
+                    raise ConfigError(f"{item}: no such {group}{suggest(choice, options(group) or _choices(group))}")
         elif key in packages:
             raise ConfigError(f"{item}: choose one of the group with {packages[key]}={value}")
 

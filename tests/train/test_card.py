@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from vqa2.bench._runner import write_report
 from vqa2.core.errors import ConfigError
 from vqa2.core.records import Metric, Report
-from vqa2.model.predict import checkpoint_hash
+from vqa2.model.predict import checkpoint_of
 from vqa2.train import card
 
 
@@ -64,7 +64,7 @@ def test_the_snippet_of_a_card_runs(run, data_root, tmp_path, monkeypatch):
 
 
 def test_results_are_those_of_just_these_weights(run):
-    report(run, "synthetic", checkpoint_hash(run / "model"))
+    report(run, "synthetic", checkpoint_of(run / "model"))
     report(run, "other", "0" * 64)
     card.write_card(run, "apache-2.0")
     assert "| synthetic | SRCC | 0.500 | 0.250 … 0.750 | 11 | 11 / 12 |" in text_of(run)
@@ -73,11 +73,11 @@ def test_results_are_those_of_just_these_weights(run):
 
 
 def test_the_card_does_not_change_what_the_weights_are(run):
-    before = checkpoint_hash(run / "model")
+    before = checkpoint_of(run / "model")
     (run / "model" / "README.md").write_text("another")
-    assert checkpoint_hash(run / "model") == before
+    assert checkpoint_of(run / "model") == before
     (run / "model" / "config.json").write_text("{}")
-    assert checkpoint_hash(run / "model") != before
+    assert checkpoint_of(run / "model") != before
 
 
 def test_push_uploads_model_and_card(run, monkeypatch):

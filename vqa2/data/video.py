@@ -206,7 +206,7 @@ def _still(path: Path) -> np.ndarray:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise MediaError(path, "no such file")
+        raise MediaError(path, "a folder, not a file" if path.is_dir() else "no such file")
     if path.stat().st_size == 0:
         raise MediaError(path, "empty file (0 bytes)")
 

@@ -76,7 +76,7 @@ class ModelPredictor:
             processor = AutoProcessor.from_pretrained(folder)
         except (OSError, ValueError, SafetensorError) as err:
             raise ConfigError(f"{folder}: the model is not whole ({err})") from None
-        return cls(model.eval().to(device), processor, str(folder), checkpoint_hash(folder), inference)
+        return cls(model.eval().to(device), processor, str(folder), checkpoint_of(folder), inference)
 
     def plan(self, queries: Sequence[Query]) -> None:
         """Tells what will be asked, in order, so that clips can be decoded ahead."""
@@ -229,10 +229,15 @@ def _check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder}: a model of type {kind}, not {VQA2Config.model_type}; see vqa2 convert")
 
 
-def checkpoint_hash(folder: Path) -> str:
-    """sha256 over names and contents of a model's files. The card is left out: results are added to it later."""
+def checkpoint_of(folder: Path) -> str:
+    """A hash of everything that a model folder holds but its card, to which results are added later."""
+    return _hash(*sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"))
+
+
+def _hash(*paths: Path) -> str:
+    """sha256 over names and contents."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"):
+    for path in paths:
         digest.update(path.name.encode())
         with path.open("rb") as handle:
             while block := handle.read(1 << 20):

@@ -15,9 +15,11 @@ from vqa2.bench._runner import REPORT, read_report
 from vqa2.bench._table import coverage, interval, number
 from vqa2.core.errors import ConfigError
 from vqa2.core.run import DONE
-from vqa2.model.predict import checkpoint_hash
+from vqa2.model.predict import checkpoint_of
 
 CARD = "README.md"
+_NETWORK = HfHubHTTPError.__bases__
+"""OSError and what the HTTP client of this release of the hub raises, without a network for example."""
 _SHOWN = ("torch", "transformers")
 
 
@@ -80,14 +82,14 @@ def push(run: Path, repo: str, license: str, public: bool) -> str:
         hub.upload_folder(repo_id=repo, folder_path=run / "model", commit_message=f"{run.parent.name}/{run.name}")
     except LocalTokenNotFoundError:
         raise ConfigError("push: not logged in; run `hf auth login`") from None
-    except (HfHubHTTPError, HFValidationError, OSError) as err:
+    except (*_NETWORK, HFValidationError) as err:
         raise ConfigError(f"push: {repo}: {err}") from None
     return str(url)
 
 
 def _results(run: Path) -> list[tuple[str, ...]]:
     """Headline metrics of the benchmarks that were answered by just these weights."""
-    checkpoint, rows = checkpoint_hash(run / "model"), []
+    checkpoint, rows = checkpoint_of(run / "model"), []
     for path in sorted(run.parent.glob(f"eval/*/{REPORT}")):
         report = read_report(path)
         asked = [s["predictor"].get("checkpoint") for s in report.provenance.get("sessions", [])]
