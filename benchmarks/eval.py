@@ -1,4 +1,4 @@
-"""Scoring against decoding, and one prefill against writing the rating, on the same files, model and batches in one run:
+"""Scoring against decoding, and one prefill against writing the rating, on the same files and model in one run:
 `python benchmarks/eval.py [run=runs/tiny/grpo] [media=data/synthetic/media/test] [clips=48] [rounds=5] [batch=8]
 [workers=1] [max_frames=2000]`. Needs a model of stage=grpo, the one that can do both.
 
@@ -144,7 +144,7 @@ def main(overrides: list[str]) -> None:
     replies = score_all(thinking[0], queries, size)
     score_all(predictor, queries, size)
     console = Console(width=120)
-    title = f"{len(chosen)} clips, batch {size}, {workers} decoding processes, {torch.get_num_threads()} threads, {cores} cores"
+    title = f"{len(chosen)} clips, batch {size}, {workers} decoding processes, {torch.get_num_threads()} threads"
     sides = {
         "decode": lambda: read_all(Ahead(reader, workers), queries, size),
         "decode, a process a core": lambda: read_all(Ahead(reader, cores), queries, size),

@@ -92,7 +92,8 @@ def test_questions_name_the_frames_and_closed_ones_are_graded(tmp_path, write_js
     judge = {"llms": {"first": {"name": "rules"}}, "rounds": 5, "budget": None, "give_up_after": 5, "cache": "x",
              "published": "gpt-4o"}  # fmt: skip
     file = str(write_json([record, pair]))
-    values = {"name": "qbench_video", "label": "q", "prepare": None, "file": file, "video_root": str(tmp_path), "pairs": "include",
+    values = {"name": "qbench_video", "label": "q", "prepare": None, "file": file,
+              "video_root": str(tmp_path), "pairs": "include",
               "prompt": "official", "reply": "letter", "judge": judge, "vocabulary": None,
               "reference_keys": ["answer"], "published_n": None, "batch_size": 2, "bootstrap": 10,
               "seed": 0}  # fmt: skip

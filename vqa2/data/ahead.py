@@ -117,23 +117,25 @@ class Ahead:
     def _send(self, depth: int) -> None:
         """Hands out clips until `depth` of them are on their way."""
         while self._todo and len(self._sent) < depth:
-            self._pool = self._pool or _pool(self.workers)
             query = self._todo.popleft()
-            try:
-                future = self._pool.submit(_read, self.reader, query)
-            except BrokenProcessPool as err:
-                future = Future()
-                future.set_exception(err)
-            self._sent.append((query, future))
+            self._sent.append((query, self._submit(query)))
+
+    def _submit(self, query: Query) -> "Future[_Sent]":
+        self._pool = self._pool or _pool(self.workers)
+        try:
+            return self._pool.submit(_read, self.reader, query)
+        except BrokenProcessPool as err:
+            broken: Future[_Sent] = Future()
+            broken.set_exception(err)
+            return broken
 
     def _result(self, query: Query, future: "Future[_Sent]") -> _Sent:
         try:
             return future.result()
         except BrokenProcessPool:
-            # Some clip on its way did it: this one shows itself alone, the others are sent again.
-            self._todo.extendleft(q for q, _ in reversed(self._sent))
-            self._sent.clear()
+            # Some clip on its way did it: this one shows itself alone, the others that are not read are sent again.
             self._end()
+            self._sent = deque((q, f if f.done() and not f.exception() else self._submit(q)) for q, f in self._sent)
         with _pool(1) as alone:
             try:
                 return alone.submit(_read, self.reader, query).result()
@@ -151,7 +153,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _watch() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and without a parent (it was killed) there is nobody to work for."""
+    """In a worker: Ctrl-C is the parent's to handle, and where the parent was killed there is nobody to work for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)  # the parent's threads are not there after a fork, and waiting for them is for ever
     parent = multiprocessing.parent_process()
