@@ -110,12 +110,13 @@ class ModelPredictor:
     def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
         """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
         failed, good = {}, []
-        for query in queries:
+        for query, read in zip(queries, self._clips.read(queries)):
+            if isinstance(read, MediaError):
+                failed[query.id] = Answer(id=query.id, error=read.reason)
+                continue
             try:
-                ids, video = self._prompt(query, query.question or SCORE_QUESTION, self._read(query), begun)
+                ids, video = self._prompt(query, query.question or SCORE_QUESTION, read, begun)
                 good.append((query, ids, video))
-            except MediaError as err:
-                failed[query.id] = Answer(id=query.id, error=err.reason)
             except DataError as err:
                 failed[query.id] = Answer(id=query.id, error=str(err))
         made = {a.id: a for a in work(good)} if good else {}
@@ -154,7 +155,10 @@ class ModelPredictor:
         return logits.gather(1, tail[0, :, None]).sum().item()
 
     def _read(self, query: Query) -> Video:
-        return self._clips.read(query)
+        (read,) = self._clips.read([query])
+        if isinstance(read, MediaError):
+            raise read
+        return read
 
     def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
         """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
