@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.__main__ import COMMANDS
-from vqa2.launch import composed, split_arguments
+from vqa2.launch import composed, options, split_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,6 +32,8 @@ def test_pages_have_commands():
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_a_documented_command_exists(page, command):
     words = shlex.split(command)
+    tables = [word.partition("=")[2] for word in words if word.startswith("table=")]
+    assert set(tables) <= set(options("table")), command
     if words[0] == "make":
         done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

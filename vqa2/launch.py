@@ -43,11 +43,13 @@ def options(group: str) -> list[str]:
 
 
 def _check_groups(overrides: Sequence[str]) -> None:
-    """`stage=gpro`: an unknown choice of a group, with the nearest one (Hydra's own message takes many lines)."""
+    """`stage=gpro`: an unknown choice of a group, with the nearest one (Hydra's own message takes many lines). Several
+    choices are written `[a,b]`."""
     for item in overrides:
         key, sep, value = item.partition("=")
-        if sep and (conf_dir() / key).is_dir() and "/" not in value and value not in options(key):
-            raise ConfigError(f"{key}={value}: no such {key}{suggest(value, options(key))}")
+        for choice in value.strip("[]").split(","):
+            if sep and (conf_dir() / key).is_dir() and "/" not in choice and choice not in options(key):
+                raise ConfigError(f"{key}={choice}: no such {key}{suggest(choice, options(key))}")
 
 
 def _explain(config: str, overrides: list[str], err: Exception) -> str:
