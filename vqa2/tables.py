@@ -82,8 +82,8 @@ def _placed(made: TableRun) -> TableRun:
     """The table with commands that work in its folder of runs, where that is not the one they have by default."""
 
     def placed(command: str) -> str:
-        key = _RUNS_KEY.get(command.split()[1])
-        return command if key is None or made.runs == _RUNS else f"{command} {key}={made.runs}"
+        keys = [_RUNS_KEY[word] for word in command.split() if word in _RUNS_KEY]
+        return command if made.runs == _RUNS else " ".join([command, *(f"{key}={made.runs}" for key in keys)])
 
     table = made.table
     rows = {name: replace(row, commands=tuple(map(placed, row.commands))) for name, row in table.measured.items()}

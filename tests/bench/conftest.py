@@ -108,7 +108,7 @@ def paper_table():
             "parts": {},
             "unranked": (),
             "commands": (),
-            "measured": {"Mix": Row(run="mix", minus=None, needs={},
+            "measured": {"Mix": Row(run="mix", of=None, minus=None, needs={},
                                     commands=("python eval.py run=mix benchmark={benchmark}",))},
         }  # fmt: skip
         return PaperTable(**(values | changes))

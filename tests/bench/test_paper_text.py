@@ -25,7 +25,7 @@ def filled(konvid, paper_table):
 
     def make(count=10, **changes):
         report, made = konvid(count=count), paper_table(**changes)
-        return made, make_cells(made, lambda run, b: report if b == "konvid-1k" else None, no_files)
+        return made, make_cells(made, lambda run, b: report if (run, b) == ("mix", "konvid-1k") else None, no_files)
 
     return make
 
@@ -88,6 +88,20 @@ def test_best_and_second_are_marked_among_comparable_figures(filled):
     assert set(marks("konvid-1k srcc", published=None).values()) == {""}, "arms are compared by their intervals"
 
 
+def test_rows_of_ours_stand_below_the_published_row_they_belong_to(filled):
+    ours = (("Own", "mix", None), ("Released", "mix", "Mix"), ("Sequential", "s", None))
+    rows = {name: Row(run=run, of=of, minus=None, needs={}, commands=("x",)) for name, run, of in ours}
+    made, cells = filled(measured=rows)
+    lines = parts(made, cells)[0].lines
+    assert [(line.label, line.measured) for line in lines] == [
+        ("Mix", False), ("Released", True), ("Sequential", False), (MEASURED, True), ("Own", True)
+    ]  # fmt: skip
+    released = next(line for line in lines if line.label == "Released")
+    assert released.entries[list(made.columns).index("konvid-1k srcc")].text == "0.988"
+    assert "| Released | konvid-1k srcc | 0.895 | 0.988 | +0.093 |" in markdown(made, cells, {})
+    assert "| Own | konvid-1k srcc | – | 0.988 | – |" in markdown(made, cells, {})
+
+
 def test_equal_figures_share_a_mark(filled, paper_table, tmp_path, monkeypatch):
     monkeypatch.setattr("vqa2.bench._paper.PUBLISHED", tmp_path)
     rows = "".join(f"{m},live-vqc,srcc,{v}\n" for m, v in zip("abcd", ("0.88", "0.881", "0.881", "0.1")))
@@ -122,7 +136,7 @@ def test_parts_show_their_columns_with_the_rows_that_have_any(filled):
 
 def test_what_was_not_run_is_listed_once_for_what_rows_share(paper_table):
     needs = {"train.jsonl": "python prep.py"}
-    rows = {row: Row(run=row, minus=None, needs=needs, commands=("python train.py", EVAL.format(run=run)))
+    rows = {row: Row(run=row, of=None, minus=None, needs=needs, commands=("python train.py", EVAL.format(run=run)))
             for row, run in (("Mix", "a"), ("Sequential", "a"), ("Other", "b"))}  # fmt: skip
     made = paper_table(measured=rows)
     cells = make_cells(made, lambda run, b: None, lambda b: [(f"data/{b}", f"python make.py {b}")])

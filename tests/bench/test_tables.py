@@ -36,9 +36,13 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
     assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
     assert "- UGC-scorer: run paper: scripted\n" in text
     first = (
-        "## Not run: UGC-scorer\n\nMissing here: data/vqa2/distortion_spatial.train.jsonl. First:\n\n```bash\n"
+        "## Not run: UGC-scorer\n\nMissing here: checkpoints/start, data/vqa2/distortion_spatial.train.jsonl, "
+        "data/vqa2/scoring_ugc.train.jsonl. First:\n\n```bash\n"
+        "vqa2 convert llava-hf/llava-onevision-qwen2-7b-ov-chat-hf checkpoints/start --slowfast SLOWFAST_8x8_R50.pyth\n"
         "python -m data_prep source=vqa2 set=vqa2 root=data/vqa2\n"
-        f"python train.py stage=scoring preset=paper train_missing=true out={tmp_path}\n```\n"
+        "torchrun --nproc_per_node 8 train.py stage=distortion preset=paper stage.init_from=checkpoints/start "
+        f"out={tmp_path}\n"
+        f"torchrun --nproc_per_node 8 train.py stage=scoring preset=paper out={tmp_path}\n```\n"
     )
     assert first in text
     assert (
@@ -112,7 +116,7 @@ def test_arms_are_made_by_the_table_s_commands(tables, tmp_path, write_set, make
             f"predictor.answers={tmp_path / name}.jsonl run={name} samples=0"
         )
     commands[1] += f" against={saved}"
-    arms = [f'{row}: {{run: {run}, minus: {minus}, needs: {{}}, commands: []}}'
+    arms = [f'{row}: {{run: {run}, of: null, minus: {minus}, needs: {{}}, commands: []}}'
             for row, run, minus in (("right", "right", "null"), ("swapped", "swapped", "null"),
                                     ("difference", "swapped", saved))]  # fmt: skip
     made = ["table=vqa2-6", "~table.measured", "~table.commands"]

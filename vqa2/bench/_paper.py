@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, MinLen
 
 from vqa2.bench._matrix import find
-from vqa2.core.config import spec
+from vqa2.core.config import spec, suggest
 from vqa2.core.errors import DataError
 from vqa2.core.records import Metric, Report
 
@@ -39,10 +39,12 @@ class Column:
 class Row:
     """A row that can be measured: the run folder whose evaluation fills it, and the commands that make that evaluation
     after those of the table (`{benchmark}` stands for the cell's). `needs`: files that the commands start from, with
-    the command that makes each. `minus`: the saved answers that this evaluation was tested `against`; the row then
-    holds the differences to them. Null for the figures themselves."""
+    the command that makes each. `of`: the published row that this one is compared with, null for that of its own name.
+    `minus`: the saved answers that this evaluation was tested `against`; the row then holds the differences to them.
+    Null for the figures themselves."""
 
     run: str
+    of: str | None
     minus: str | None
     needs: dict[str, str]
     commands: tuple[str, ...]
@@ -89,6 +91,11 @@ class PaperTable:
     def names(self) -> list[str]:
         """Every column, means last."""
         return [*self.columns, *self.means]
+
+    def published_row(self, row: str) -> str:
+        """The published row beside which a row stands."""
+        source = self.measured.get(row)
+        return row if source is None or source.of is None else source.of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +152,17 @@ def make_cells(
     """Every cell, row by row. `report(run, benchmark)` is an evaluation's report; `missing(benchmark)` lists the files
     that the benchmark lacks here."""
     published = read_published(table)
+    printed_rows = sorted({row for row, _ in published})
+    for name, source in table.measured.items():
+        if source.of is not None and source.of not in printed_rows:
+            raise DataError(
+                f"table.measured.{name}.of: no published row {source.of!r}{suggest(source.of, printed_rows)}"
+            )
     made = []
     for row in dict.fromkeys([*(row for row, _ in published), *table.measured]):
         cells: dict[str, Cell] = {}
         for name, column in table.columns.items():
-            printed = published.get((row, name))
+            printed = published.get((table.published_row(row), name))
             value = None if printed is None else float(printed)
             if row in table.measured:
                 found = report(table.measured[row].run, column.benchmark)

@@ -14,6 +14,7 @@ from vqa2.bench._paper import Cell, PaperTable, mean_rule, read_published
 MEASURED = "measured here"
 DETAILS = ("row", "column", "published", "measured", "difference", "95 % interval", "n", "state", "reason")
 Mark = Literal["", "best", "second"]
+Side = Literal["published", "measured"]
 
 
 @dataclass(frozen=True)
@@ -91,41 +92,43 @@ def _part(
     columns: tuple[str, ...],
 ) -> Part:
     marks = {name: _marks(table, at, name, digits[name]) for name in columns}
-    lines = []
-    order = [row for row, name in read_published(table) if name in columns]
-    for row in dict.fromkeys([*order, *table.measured]):
+
+    def line(row: str, label: str, side: Side) -> Line:
+        """A row's published figures or, by cell, what was measured."""
         found = [at.get((row, name)) for name in columns]
-        published = any(c is not None and c.published is not None for c in found)
-        if published:
-            shown = [_number(c.published if c else None, digits[n]) for n, c in zip(columns, found)]
-            entries = [Entry(t, marks[n].get(("published", row), "")) for n, t in zip(columns, shown)]
-            lines.append(Line(row, False, tuple(entries)))
-        if row in table.measured:
-            shown = [_shown(c, digits[n]) for n, c in zip(columns, found)]
-            entries = [Entry(t, marks[n].get(("measured", row), "")) for n, t in zip(columns, shown)]
-            lines.append(Line(MEASURED if published else row, True, tuple(entries)))
+        shown = [
+            _published(c, digits[n]) if side == "published" else _shown(c, digits[n]) for n, c in zip(columns, found)
+        ]
+        marked = [marks[name].get((side, row), "") for name in columns]
+        return Line(label, side == "measured", tuple(map(Entry, shown, marked)))
+
+    lines = []
+    printed = dict.fromkeys(row for row, name in read_published(table) if name in columns)
+    for row in dict.fromkeys([*printed, *map(table.published_row, table.measured)]):
+        if row in printed:
+            lines.append(line(row, row, "published"))
+        for ours in (name for name in table.measured if table.published_row(name) == row):
+            lines.append(line(ours, MEASURED if ours == row and row in printed else ours, "measured"))
     return Part(title, columns, tuple(lines))
 
 
 def _marks(
     table: PaperTable, at: Mapping[tuple[str, str], Cell], column: str, digits: int
-) -> dict[tuple[str, str], Mark]:
+) -> dict[tuple[Side, str], Mark]:
     """Best and second of a column by (side, row); nothing for a table without published figures, whose arms' intervals
     say more, and no second of two."""
     if table.published is None:
         return {}
-    values: dict[tuple[str, str], float] = {}
+    values: dict[tuple[Side, str], float] = {}
     for (row, name), c in at.items():
         if name != column or row in table.unranked:
             continue
-        if c.published is not None:
+        if c.published is not None and table.published_row(row) == row:
             values["published", row] = round(c.published, digits)
         if c.state == "measured" and c.metric and c.metric.value is not None and table.measured[row].minus is None:
             values["measured", row] = round(c.metric.value, digits)
-    best, second, *_ = [*sorted(set(values.values()), reverse=True), None, None]
-    ranks: dict[float | None, Mark] = {best: "best"} if len(values) > 1 else {}
-    if len(values) > 2:
-        ranks[second] = "second"
+    places: tuple[Mark, ...] = ("best", "second")[: max(0, len(values) - 1)]
+    ranks = dict(zip(sorted(set(values.values()), reverse=True), places))
     return {where: ranks[value] for where, value in values.items() if value in ranks}
 
 
@@ -187,6 +190,10 @@ def _detail(cell: Cell, digits: int) -> list[str]:
     difference = "–" if cell.difference is None else f"{cell.difference:+.{digits}f}"
     return [cell.row, cell.column, _number(cell.published, digits), _number(m.value if m else None, digits),
             difference, interval, str(m.n) if m else "–", cell.state, cell.reason]  # fmt: skip
+
+
+def _published(cell: Cell | None, digits: int) -> str:
+    return _number(cell.published if cell else None, digits)
 
 
 def _shown(cell: Cell | None, digits: int) -> str:
