@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vqa2.bench._paper import PUBLISHED
+from vqa2.bench._paper import PUBLISHED, make_cells
+from vqa2.core.config import decode
+from vqa2.launch import composed
+from vqa2.tables import TableRun
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 pytestmark = pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="shared facts are not here")
@@ -70,11 +73,8 @@ def test_vqathinker_table_1():
 
 def test_the_weighted_means_of_vqathinker_are_those_that_were_quoted():
     """.855/.866 over the five sets inside (W2S-VQA; .8555/.8655 recomputed), .661/.698 over those outside."""
-    from test_paper import layout
-
-    from vqa2.bench._paper import make_cells
-
-    cells = make_cells(layout("vqathinker-1"), lambda run, b: None, lambda b: [])
+    table = decode(TableRun, composed("table", ["table=vqathinker-1", "name=x"]), "table").table
+    cells = make_cells(table, lambda run, b: None, lambda b: [])
     found = {(c.row, c.column): c.published for c in cells}
     inside, outside = "VQAThinker (LSVQ)", "VQAThinker"
     for row, column, value in (

@@ -76,7 +76,7 @@ def test_unknown_settings_stop(tables):
     with pytest.raises(ConfigError, match="table: name one, for example table=vqa2-2; known: agenticiqa-1"):
         tables()
     with pytest.raises(ConfigError, match=r"benchmark=tid: no such benchmark"):
-        tables("table=vqa2-6", "preset=paper", "table.columns.lsvq-test srcc.benchmark=tid")
+        tables("table=agenticiqa-1", "table.columns.overall.benchmark=tid")
 
 
 def test_the_preset_chooses_between_embedded_and_published(tables, tmp_path):
