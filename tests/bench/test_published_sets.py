@@ -116,7 +116,10 @@ def dover(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", DOVER)
+LONG = ("lsvq-test", "lsvq-1080p")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in DOVER])
 def test_saved_predictions_give_the_golden_figures(name, dover):
     golden = json.loads((LABELS / "DOVER-predictions" / "golden_metrics.json").read_text())[DOVER[name][1]]
     report = dover(name)
@@ -139,7 +142,7 @@ def table_cells(name, row, tmp_path, capsys):
 
 def test_saved_predictions_fill_the_cells_of_the_papers_tables(dover, tmp_path, capsys):
     """What the papers report for DOVER beside what its own predictions give."""
-    for name in ("konvid-1k", "live-vqc", "lsvq-test"):
+    for name in ("konvid-1k", "live-vqc"):
         dover(name)
     ugc = table_cells("vqa2-2", "Dover", tmp_path, capsys)
     konvid = ugc["Dover", "konvid-1k srcc"]
@@ -147,15 +150,21 @@ def test_saved_predictions_fill_the_cells_of_the_papers_tables(dover, tmp_path, 
     assert float(konvid["measured"]) == pytest.approx(0.8825, abs=2e-6)
     assert float(konvid["difference"]) == pytest.approx(-0.0075, abs=2e-6)
     assert float(konvid["lo"]) < 0.8825 < float(konvid["hi"])
-    longer = ugc["Dover", "lsvq-test srcc"]
-    assert (longer["state"], longer["n"], longer["difference"]) == ("not comparable", "7186", "")
-    assert longer["reason"] == "7186 items, published on 7182"
     assert ugc["Dover", "live-vqc srcc"]["state"] == "not run", "VQA² reports on 88 of the 585: another benchmark"
     thinker = table_cells("vqathinker-1", "DOVER", tmp_path, capsys)
     live = thinker["DOVER", "live-vqc srcc"]
     assert (live["published"], live["n"], live["state"]) == ("0.817", "585", "measured")
     assert float(live["measured"]) == pytest.approx(0.831897, abs=2e-6)
-    assert thinker["DOVER", "in-domain mean srcc"]["state"] == "not run", "three of its five sets"
+    assert thinker["DOVER", "in-domain mean srcc"]["state"] == "not run", "two of its five sets"
+
+
+@pytest.mark.slow
+def test_four_videos_more_are_seen_in_the_cell(dover, tmp_path, capsys):
+    """DOVER's predictions for LSVQ test are on the official list, the papers' figures on one that is shorter."""
+    dover("lsvq-test")
+    longer = table_cells("vqa2-2", "Dover", tmp_path, capsys)["Dover", "lsvq-test srcc"]
+    assert (longer["state"], longer["n"], longer["difference"]) == ("not comparable", "7186", "")
+    assert longer["reason"] == "7186 items, published on 7182"
 
 
 def test_one_lost_prediction_and_another_split_are_seen_in_the_cell(dover, tmp_path, capsys):
