@@ -20,7 +20,7 @@ import yaml
 from data_prep.__main__ import COMMANDS
 from vqa2.cli import app
 from vqa2.core import config
-from vqa2.launch import composed, split_arguments
+from vqa2.launch import composed, options, split_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,6 +63,8 @@ def test_pages_have_commands_and_snippets():
 @pytest.mark.parametrize(("command", "page"), {command: page for page, command, _ in commands()}.items())
 def test_a_documented_command_exists(command, page):
     words = shlex.split(command)
+    tables = [word.partition("=")[2] for word in words if word.startswith("table=")]
+    assert set(tables) <= set(options("table")), command
     if words[0] in LAUNCHERS:
         script = next((number for number, word in enumerate(words) if word.endswith(".py")), None)
         if script is None:
