@@ -30,8 +30,8 @@ from vqa2.model.processing import END, PAD, level_ids
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-_Laid = tuple[Query, list[int], Video]
-"""A question with its ids and its clip."""
+_Laid = tuple[Query, list[int], Video | None]
+"""A question with its ids and its clip; a text question has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class ModelPredictor:
     def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
         """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
         failed, good = {}, []
-        for query, read in zip(queries, self._clips.read(queries)):
+        for query, read in zip(queries, self._shown(queries)):
             if isinstance(read, MediaError):
                 failed[query.id] = Answer(id=query.id, error=read.reason)
                 continue
@@ -154,18 +154,24 @@ class ModelPredictor:
         logits = torch.cat((first.logits, rest), 1)[0].float().log_softmax(-1)
         return logits.gather(1, tail[0, :, None]).sum().item()
 
-    def _read(self, query: Query) -> Video:
-        (read,) = self._clips.read([query])
+    def _read(self, query: Query) -> Video | None:
+        (read,) = self._shown([query])
         if isinstance(read, MediaError):
             raise read
         return read
 
-    def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
+    def _shown(self, queries: Sequence[Query]) -> list[Video | MediaError | None]:
+        """What each query shows; None where it is text alone."""
+        read = iter(self._clips.read([q for q in queries if q.kind != "text"]))
+        return [None if q.kind == "text" else next(read) for q in queries]
+
+    def _prompt(self, query: Query, question: str, video: Video | None, begun: str) -> tuple[list[int], Video | None]:
         """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
         video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-        turns = (Turn(user=with_counts(question, len(video.key), first, len(video.motion)), assistant=""),)
-        ids = self.processor.example(turns, video, query.id).input_ids
+        if video is not None:
+            first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
+            question = with_counts(question, len(video.key), first, len(video.motion))
+        ids = self.processor.example((Turn(user=question, assistant=""),), video, query.id).input_ids
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -175,9 +181,9 @@ class ModelPredictor:
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for _, p, _ in items], device=self.device)
         return {"input_ids": ids, "attention_mask": mask, **self._media([video for _, _, video in items])}
 
-    def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
+    def _media(self, videos: Sequence[Video | None]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
-        media = self.processor.media(videos)
+        media = self.processor.media([video for video in videos if video is not None])
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
 
     def _score(self, items: Sequence[_Laid]) -> list[Answer]:
@@ -186,7 +192,7 @@ class ModelPredictor:
         logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
         levels = logits[:, self._levels].float().softmax(-1).tolist()
         return [
-            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=video.dropped)
+            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=_dropped(video))
             for (query, _, video), row in zip(items, levels)
         ]
 
@@ -197,9 +203,13 @@ class ModelPredictor:
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
         texts = [text.split(END)[0].replace(PAD, "").strip() for text in texts]
         return [
-            Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
+            Answer(id=query.id, text=text, dropped_key_frames=_dropped(video))
             for (query, _, video), text in zip(items, texts)
         ]
+
+
+def _dropped(video: Video | None) -> int:
+    return 0 if video is None else video.dropped
 
 
 def kind_of(path: Path) -> Kind:
