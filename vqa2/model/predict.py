@@ -21,7 +21,7 @@ from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
 from vqa2.data.video import Video, VideoSpec
-from vqa2.model.processing import END, PAD, level_ids
+from vqa2.model.processing import END, PAD, VQA2Processor, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -66,8 +66,8 @@ class ModelPredictor:
             raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
         device = f"cuda:{local_rank()}" if inference.device == "cuda" else inference.device
         model = AutoModelForImageTextToText.from_pretrained(folder).to(device)
-        checkpoint = _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
-        return cls(model.eval(), AutoProcessor.from_pretrained(folder), str(folder), checkpoint, inference)
+        processor = AutoProcessor.from_pretrained(folder)
+        return cls(model.eval(), processor, str(folder), checkpoint_of(folder), inference)
 
     def plan(self, queries: Sequence[Query]) -> None:
         """Tells what will be asked, in order, so that clips can be decoded ahead."""
@@ -117,15 +117,11 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def hidden(self, query: Query) -> torch.Tensor:
-        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
-        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
+        so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = prompt_of(self.processor, SCORE_QUESTION, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
-        embeds = self.model.embed(prompt, **self._media([video]))
-        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
-        config = self.model.config
-        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
-        return states[seen].float().mean(0).cpu()
+        return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
@@ -140,11 +136,7 @@ class ModelPredictor:
         return self._clips.read(query)
 
     def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
-        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-        turns = (Turn(user=with_counts(question, len(video.key), first, len(video.motion)), assistant=""),)
-        ids = self.processor.example(turns, video, query.id).input_ids
+        ids, video = prompt_of(self.processor, question, video, query.id)
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -179,6 +171,21 @@ class ModelPredictor:
             Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
             for (query, _, video), text in zip(items, texts)
         ]
+
+
+def prompt_of(processor: VQA2Processor, question: str, video: Video, where: str) -> tuple[list[int], Video]:
+    """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+    fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
+    assert fitted is not None
+    keys, motion = len(fitted.key), len(fitted.motion)
+    first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
+    turns = (Turn(user=with_counts(question, keys, first, motion), assistant=""),)
+    return processor.example(turns, fitted, where).input_ids, fitted
+
+
+def checkpoint_of(folder: Path) -> str:
+    """A hash of everything that a model folder holds."""
+    return _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
 
 
 def kind_of(path: Path) -> Kind:
