@@ -42,10 +42,9 @@ def check(path: Path) -> None:
     elif group in ("stage", "model", "data", "engine", "preset", "evaluation"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
-        given = train("stage=grpo").stage["rewards"]
-        rewards = (
-            given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
-        )
+        given, chosen = train("stage=grpo").stage["rewards"], [f"+reward@stage.rewards.{name}={name}"]
+        extra = ["stage.rewards.function.source=math:fsum"] if name == "function" else []
+        rewards = given if name in given else train("stage=grpo", *chosen, *extra).stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group in ("tools", "wording"):
         decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")
