@@ -33,7 +33,8 @@ def write_rows(root: Path, name: str, split: str, rows: Iterable[Instruction]) -
     """Both files of a set's split; returns rows by task and by source (the part of clip_id before the slash), under
     `task:` and `source:`."""
     lines, table = (root / file for file in set_files(name, split))
-    table.parent.mkdir(parents=True, exist_ok=True)
+    for path in (lines, table):
+        path.parent.mkdir(parents=True, exist_ok=True)
     parts = [path.with_name(f"{path.name}.part") for path in (lines, table)]
     counts: Counter[str] = Counter()
     with parts[0].open("w", encoding="utf-8") as out, pq.ParquetWriter(parts[1], SCHEMA, compression="zstd") as packed:

@@ -32,7 +32,7 @@ class Writes(Protocol):
     """A set writer for all clips of an embedded source at once."""
 
     def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
-        """Rows per split."""
+        """Rows per split; of a set of several files, in a folder of its name, per `<file>.<split>`."""
 
 
 @spec
@@ -159,8 +159,11 @@ def _write_set(root: Path, key: str, writer: Any, clips: list[Clip], made: dict[
         files = [path.relative_to(root).as_posix()]
     else:
         splits = writer.write(clips, made["seed"])
-        for split, rows in splits.items():
-            write_rows(root, key, split, rows)
-        counts, files = counts_of(splits), [file for split in splits for file in set_files(key, split)]
+        counts, files = counts_of(splits), []
+        for part, rows in splits.items():
+            file, _, split = part.rpartition(".")
+            name = f"{key}/{file}" if file else key
+            write_rows(root, name, split, rows)
+            files += set_files(name, split)
     write_manifest(root, key, files, counts, made)
     return counts["rows"]
