@@ -42,9 +42,13 @@ def check(path: Path) -> None:
     elif group in ("stage", "model", "data", "engine", "preset", "evaluation"):
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
-        given, chosen = train("stage=grpo").stage["rewards"], [f"+reward@stage.rewards.{name}={name}"]
-        extra = ["stage.rewards.function.source=math:fsum"] if name == "function" else []
-        rewards = given if name in given else train("stage=grpo", *chosen, *extra).stage["rewards"]
+        given = train("stage=grpo").stage["rewards"]
+        needs = {
+            "expert": f"stage.rewards.expert.file={CONF.parent / 'tests' / 'rewards' / 'recorded.jsonl'}",
+            "function": "stage.rewards.function.source=math:fsum",
+        }
+        more = [f"+reward@stage.rewards.{name}={name}", *([needs[name]] if name in needs else [])]
+        rewards = given if name in given else train("stage=grpo", *more).stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group in ("tools", "wording"):
         decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")
