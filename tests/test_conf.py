@@ -43,9 +43,9 @@ def check(path: Path) -> None:
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
         given = train("stage=grpo").stage["rewards"]
-        rewards = (
-            given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
-        )
+        recorded = f"stage.rewards.expert.file={CONF.parent / 'tests' / 'rewards' / 'recorded.jsonl'}"
+        more = [f"+reward@stage.rewards.{name}={name}", *([recorded] if name == "expert" else [])]
+        rewards = given if name in given else train("stage=grpo", *more).stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group in ("tools", "wording"):
         decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")

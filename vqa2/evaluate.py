@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import yaml
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import TypeAdapter
 from rich.console import Console
 
@@ -59,7 +59,7 @@ class EvalRun:
     benchmarks: dict[str, dict[str, Any]]
     predictor: dict[str, Any]
     runs: str
-    run: str
+    run: Annotated[str, MinLen(1)]
     train_preset: str
     stages: dict[str, str]
     ablation: tuple[str, ...]

@@ -9,7 +9,6 @@ tokens that a harness could read. The report goes to `<out>/<task>.report.json`,
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -175,4 +174,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(main, sys.argv[1:])
+    guarded(main, "eval")

@@ -1,6 +1,7 @@
 """Value tables of the rewards. The figures of the first two tables were computed with the authors' own formulas."""
 
 import random
+from pathlib import Path
 
 import pytest
 from trl.rewards import get_soft_overlong_punishment
@@ -132,6 +133,51 @@ def test_accuracy():
     texts = [say("B"), say(" B. "), say("b"), say("A"), say("B or C"), "B", say(3.0)]
     choice = ["B"] * 6 + [None]
     assert Accuracy(weight=1.0)(texts, choice=choice) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None]
+
+
+RECORDED = str(Path(__file__).with_name("recorded.jsonl"))
+
+
+def expert(**change):
+    return build("reward", {"name": "expert", "weight": 1.0, "file": RECORDED, "sigma": 0.5} | change, "r")
+
+
+@pytest.mark.parametrize(
+    ("clip", "answer", "value"),
+    [("a", 3.0, 1.0), ("a", 3.5, 0.6065), ("a", 2.0, 0.1353), ("b", 5.0, 1.0), ("a", None, 0.0), ("c", 3.0, None),
+     ("unknown", 3.0, None)],
+)  # fmt: skip
+def test_expert_table(clip, answer, value):
+    """a is recorded as 0.5 (3 on 1-5), b as 1 (5); c was not scored, the last one not asked."""
+    got = expert()([say(answer)], clip_id=[clip], choice=[None])[0]
+    assert got is None if value is None else got == pytest.approx(value, abs=5e-5)
+
+
+def test_expert_needs_no_mos_and_counts_what_is_not_recorded():
+    metrics = {}
+    texts = [say(3.0), say("B"), say(3.0), say(4.0)]
+    got = expert()(texts, clip_id=["a", "a", "c", "z"], choice=[None, "B", None, None], target=[None] * 4,
+                   log_metric=metrics.__setitem__)  # fmt: skip
+    assert got == [1.0, None, None, None]
+    assert metrics == {"expert_not_recorded": 2.0}, "a multiple-choice prompt asks for no rating"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "no recorded scores; docs/rewards.md has the command"),
+        ("", "holds no score01"),
+        ('{"id": "a", "score01": 3.2}', "x.jsonl:1: an id and a score01 in"),
+        ('{"score01": 0.2}', "x.jsonl:1: an id and a score01 in"),
+        ("no json", "x.jsonl:1: not a JSON object"),
+        ('{"id": "a", "score01": 0.2}\n{"id": "a", "score01": 0.3}', "x.jsonl:2: a: two different scores"),
+    ],
+)
+def test_expert_refuses_a_file_that_is_none_before_anything_is_trained(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        expert(file=str(tmp_path / "x.jsonl"))
 
 
 def test_overlong_equals_trl():

@@ -22,6 +22,7 @@ from grpo_toy import (
 from trl.rewards import get_soft_overlong_punishment
 
 import vqa2.train.grpo as grpo
+from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.train._rollout import Rollout
 from vqa2.train.grpo_rewards import TrlReward
@@ -131,6 +132,21 @@ def scripted(monkeypatch, clean: list[str], disturbed: list[str]):
 
 def say(value: float) -> str:
     return f"<think>a</think><answer>{value}</answer>"
+
+
+def test_recorded_expert_scores_reward_by_clip_and_missing_ones_are_counted(tmp_path, monkeypatch):
+    scripted(monkeypatch, [say(3.0), "bad"] * 8, [])
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(f'{{"id": "c{k}", "score01": 0.5}}\n' for k in range(6)))
+    values = {"name": "expert", "weight": 1.0, "file": str(file), "sigma": 0.5}
+    rewards = {"expert": build("reward", values, "r"), "format": real_rewards()["format"]}
+    made = trainer(tmp_path, rewards=rewards, max_steps=1, per_device_train_batch_size=16, max_completion_length=40)
+    made.train()
+    for row in table(tmp_path):
+        known = int(row["prompt_id"][1:]) < 6
+        assert row["rewards"]["expert"] == (float(row["completion"] != "bad") if known else None)
+    log = made.state.log_history[0]
+    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 4
 
 
 def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):

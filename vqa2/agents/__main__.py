@@ -72,4 +72,4 @@ def _number(value: float | None, digits: int) -> str:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, "routing")

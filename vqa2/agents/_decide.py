@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, create_model, field_validator
 
 from vqa2.agents._names import DISTORTIONS, distortion
 from vqa2.agents._spec import Priors, RouterSpec
+from vqa2.agents.roles import Prompt
 from vqa2.agents.schemas import Strict
 from vqa2.agents.trace import Plain
 from vqa2.agents.world import Card, World
@@ -53,7 +54,7 @@ def by_chat(world: World, made: RouterSpec, known: Plain) -> Decision:
     """The chat model's decision. StepFailed where it gives none that is valid."""
     usable = world.usable()
     schema = contract(sorted(usable), list(made.priors.types))
-    reply: Any = world.chat("router", _SYSTEM, _prompt(made, known, usable), schema)
+    reply: Any = world.chat(Prompt("router", _SYSTEM, _prompt(made, known, usable)), schema)
     kind = reply.content_type if made.content_type == "auto" else made.content_type
     if not reply.weights:
         return _ordered(

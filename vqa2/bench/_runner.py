@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from vqa2.bench._answers import AnswerFile, item_key, read_answers
 from vqa2.bench._items import Benchmark, Described, Item, OpenPredictor, Planner
@@ -64,7 +64,10 @@ def run(
     answers = file.gather(items, failures=True)
     report = benchmark.report(items, [answers[i.query.id] for i in items], predictor.name)
     assert len(report.failures) == report.n_failed, "every failure is listed and every listed item is a failure"
-    report = replace(report, provenance=_provenance(benchmark, items, file.header["sessions"]))
+    short = sum(a.dropped_key_frames > 0 for a in answers.values())
+    frames = (f"{short} items lost key frames to fit the model",) if short else ()
+    made = _provenance(benchmark, items, file.header["sessions"])
+    report = replace(report, deviations=(*report.deviations, *frames), provenance=made)
     write_report(out / REPORT, report)
     return report
 
@@ -174,7 +177,10 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """A report that `run` wrote. DataError where there is none."""
+    """A report that `run` wrote. DataError where there is none, or something else."""
     if not path.is_file():
         raise DataError(f"{path}: no such report")
-    return TypeAdapter(Report).validate_json(path.read_bytes())
+    try:
+        return TypeAdapter(Report).validate_json(path.read_bytes())
+    except ValidationError as err:
+        raise DataError(f"{path}: no report ({err.errors()[0]['msg'].lower()}); run the evaluation again") from None

@@ -95,7 +95,14 @@ class MultipleChoice:
         if self.prompt == "qbench":
             options = "".join(f"{name}. {option}\n" for name, option in zip(LETTERS, choice.options))
             question = f"<video>\n{choice.text}\n{_QBENCH}\n{options}"
-        query = Query(id=choice.id, path=choice.path, second=choice.second, kind="image", question=question)
+        query = Query(
+            id=choice.id,
+            path=choice.path,
+            second=choice.second,
+            pristine=choice.second is not None,
+            kind="image",
+            question=question,
+        )
         target = {
             "axes": dict(choice.axes),
             "options": choice.options,

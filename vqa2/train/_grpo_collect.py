@@ -120,6 +120,7 @@ def _records(
         choice = choice_of(row)
         yield Record(
             prompt_id=row.id,
+            clip_id=row.clip_id,
             prompt=row.turns[-1].user,
             kind=row.kind,
             target=None if choice is not None or row.mos is None else mos_to_acr(row.mos),

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from accelerate import PartialState
 from annotated_types import Ge, Gt, Lt
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ from vqa2.data.video import Quarantine
 from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
 from vqa2.model.build import ModelSpec, build, kernels_of, quantization
 from vqa2.model.tune import Tune, apply_policy, count_parameters, has_lora, merged_state
-from vqa2.train.plan import Context, TrainRun
+from vqa2.train.plan import Context, LogSpec, TrainRun
 
 
 @spec
@@ -45,11 +46,14 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
     made = context.spec
     wandb_mode(made.log.wandb)
     engine = made.engine
+    # The newer name where the library has it: the older one is warned about.
+    names = TrainingArguments.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return {
         "output_dir": str(context.run.dir),
         "run_name": f"{made.name}-{context.run.dir.name}",
         "project": made.log.project,
-        "report_to": [] if made.log.wandb == "disabled" else ["wandb"],
+        "report_to": _trackers(made.log),
         "use_cpu": engine.device == "cpu",
         "bf16": engine.precision == "bf16",
         "deepspeed": engine.deepspeed,
@@ -63,7 +67,7 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
         "weight_decay": optim.weight_decay,
         "max_grad_norm": optim.max_grad_norm,
         "adam_beta2": optim.adam_beta2,
-        "gradient_checkpointing": optim.gradient_checkpointing,
+        checkpointing: optim.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": optim.save_every,
         "save_total_limit": 1,
@@ -74,6 +78,15 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
         "disable_tqdm": True,
         "average_tokens_across_devices": True,
     }
+
+
+def _trackers(log: LogSpec) -> list[str]:
+    """Trackers as transformers names them. ConfigError for one that is not installed."""
+    asked = [*([] if log.wandb == "disabled" else ["wandb"]), *log.report_to]
+    missing = [name for name in asked if name not in get_available_reporting_integrations()]
+    if missing:
+        raise ConfigError(f"log.report_to: {missing[0]} is not installed; pip install {missing[0]}")
+    return asked
 
 
 def starting_model(context: Context, tune: Tune):
