@@ -112,8 +112,10 @@ def test_lmms_eval_itself_gives_the_numbers_of_our_own_report(data_root, quiet, 
     """Its own command line with its own `dummy` model, which says one thing to all: as our predictor `constant`."""
     if importlib.util.find_spec("lmms_eval") is None:
         pytest.skip("lmms-eval is not installed (docs/evaluation.md)")
-    roots = {"synthetic": [f"root={data_root}"],
-             "qbench-video": [f"file={data_root}/benchmark/qbench_video.json", f"video_root={data_root}/media/test"]}
+    roots = {
+        "synthetic": [f"root={data_root}"],
+        "qbench-video": [f"file={data_root}/benchmark/qbench_video.json", f"video_root={data_root}/media/test"],
+    }
     expected = {}
     for key, reply in (("synthetic", "62"), ("qbench-video", "a slight blur")):
         overrides = [f"benchmark={key}", *(f"benchmarks.{key}.{setting}" for setting in roots[key])]

@@ -25,7 +25,7 @@ from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
 from vqa2.data.video import Video, VideoSpec, seconds
 from vqa2.model.modeling import VQA2Config
-from vqa2.model.processing import END, PAD, level_ids
+from vqa2.model.processing import END, PAD, VQA2Processor, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -135,15 +135,11 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def hidden(self, query: Query) -> torch.Tensor:
-        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
-        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
+        so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = prompt_of(self.processor, SCORE_QUESTION, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
-        embeds = self.model.embed(prompt, **self._media([video]))
-        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
-        config = self.model.config
-        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
-        return states[seen].float().mean(0).cpu()
+        return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
@@ -166,12 +162,7 @@ class ModelPredictor:
         return [None if q.kind == "text" else next(read) for q in queries]
 
     def _prompt(self, query: Query, question: str, video: Video | None, begun: str) -> tuple[list[int], Video | None]:
-        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        if video is not None:
-            first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-            question = with_counts(question, len(video.key), first, len(video.motion))
-        ids = self.processor.example((Turn(user=question, assistant=""),), video, query.id).input_ids
+        ids, video = prompt_of(self.processor, question, video, query.id)
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -210,6 +201,18 @@ class ModelPredictor:
 
 def _dropped(video: Video | None) -> int:
     return 0 if video is None else video.dropped
+
+
+def prompt_of(
+    processor: VQA2Processor, question: str, video: Video | None, where: str
+) -> tuple[list[int], Video | None]:
+    """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+    fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
+    if fitted is not None:
+        keys, motion = len(fitted.key), len(fitted.motion)
+        first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
+        question = with_counts(question, keys, first, motion)
+    return processor.example((Turn(user=question, assistant=""),), fitted, where).input_ids, fitted
 
 
 def kind_of(path: Path) -> Kind:
