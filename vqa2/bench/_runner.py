@@ -8,7 +8,8 @@ report what they cannot do per item (`Answer.error`); nothing is asked twice, re
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqa2.bench._answers import AnswerFile, item_key, read_answers
 from vqa2.bench._items import Benchmark, Described, Item, OpenPredictor, Planner
 from vqa2.core.errors import DataError
-from vqa2.core.records import Answer, Report
+from vqa2.core.records import Answer, Query, Report
 from vqa2.core.run import environment, fingerprint
 
 REPORT = "report.json"
@@ -97,13 +98,23 @@ def _ask_all(
     total = sum(map(len, batches))
     done = total - sum(map(len, missing))
     advance(done, total)
-    if isinstance(predictor, Planner):
-        predictor.plan([item.query for batch in missing for item in batch])
     out = file if shard.world == 1 else file.part(shard.rank)
-    for batch in filter(None, missing):
-        out.append(batch, _ask(predictor, batch))
-        done += len(batch)
-        advance(done, total)
+    with _planned(predictor, [item.query for batch in missing for item in batch]):
+        for batch in filter(None, missing):
+            out.append(batch, _ask(predictor, batch))
+            done += len(batch)
+            advance(done, total)
+
+
+@contextmanager
+def _planned(predictor: OpenPredictor, queries: Sequence[Query]) -> Iterator[None]:
+    """Tells the predictor what is coming; after it, also after Ctrl-C, that nothing is: nobody decodes on."""
+    plan = predictor.plan if isinstance(predictor, Planner) else lambda queries: None
+    plan(queries)
+    try:
+        yield
+    finally:
+        plan(())
 
 
 def _header(benchmark: Benchmark, predictor: OpenPredictor) -> dict[str, Any]:
