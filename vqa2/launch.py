@@ -46,8 +46,9 @@ def _check_groups(overrides: Sequence[str]) -> None:
     """`stage=gpro`: an unknown choice of a group, with the nearest one (Hydra's own message takes many lines)."""
     for item in overrides:
         key, sep, value = item.partition("=")
-        if sep and (conf_dir() / key).is_dir() and "/" not in value and value not in options(key):
-            raise ConfigError(f"{key}={value}: no such {key}{suggest(value, options(key))}")
+        group = key.partition("@")[0].lstrip("+/")
+        if sep and (conf_dir() / group).is_dir() and "/" not in value and value not in options(group):
+            raise ConfigError(f"{key}={value}: no such {group}{suggest(value, options(group))}")
 
 
 def _explain(config: str, overrides: list[str], err: Exception) -> str:
