@@ -43,8 +43,11 @@ def check(path: Path) -> None:
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
         given = train("stage=grpo").stage["rewards"]
-        recorded = f"stage.rewards.expert.file={CONF.parent / 'tests' / 'rewards' / 'recorded.jsonl'}"
-        more = [f"+reward@stage.rewards.{name}={name}", *([recorded] if name == "expert" else [])]
+        needs = {
+            "expert": f"stage.rewards.expert.file={CONF.parent / 'tests' / 'rewards' / 'recorded.jsonl'}",
+            "function": "stage.rewards.function.source=math:fsum",
+        }
+        more = [f"+reward@stage.rewards.{name}={name}", *([needs[name]] if name in needs else [])]
         rewards = given if name in given else train("stage=grpo", *more).stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group in ("tools", "wording"):

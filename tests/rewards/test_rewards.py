@@ -268,11 +268,54 @@ def test_temporal_needs_a_readable_perturbed_answer():
     assert reward([say(4.0)] * 2, **one, perturbed=[BAD, BAD]) == [None, None]
     # The unreadable one is left out: the readable one is as good as the clean answers, so nothing is earned.
     assert reward([say(4.0)] * 2, **one, perturbed=[BAD, say(4.0)]) == [0.0, 0.0]
+    # On the clean side likewise: the readable answer is better than those on the perturbed clip.
+    assert reward([BAD, say(4.0)], **one, perturbed=[say(3.9)] * 2) == [0.0, 0.3]
+    assert reward([BAD, BAD], **one, perturbed=[say(3.9)] * 2) == [0.0, 0.0]
+
+
+def test_temporal_logs_how_many_clips_are_better_in_order():
+    metrics = {}
+    ids, target = list("aabbccdd"), [4.0, 4.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    clean = [say(a) for a in (4.0, 4.1, 2.4, 2.5, 3.0, 3.0)] + [BAD] * 2
+    perturbed = [say(a) for a in (3.0, 3.1, 2.0, 2.1, 3.0, 3.0, 3.0, 3.0)]
+    temporal()(clean, prompt_id=ids, target=target, perturbed=perturbed, log_metric=metrics.__setitem__)
+    # a is better, b worse, c equal, and d says nothing.
+    assert metrics == {"clean_better": pytest.approx(1 / 3)}
 
 
 def test_format():
     texts = [say(3), "<think>x</think><answer>seven</answer>", BAD, say(3) + say(3)]
     assert Format(weight=1.0)(texts) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_function_of_ones_own(tmp_path, monkeypatch):
+    """From a file or a module, with TRL's signature; None is kept."""
+    (tmp_path / "mine.py").write_text(
+        "def even(completions, target, **_):\n"
+        "    return [None if y is None else float(len(c) % 2 == 0) for c, y in zip(completions, target)]\n"
+    )
+
+    def reward(source):
+        return build("reward", {"name": "function", "weight": 1.0, "source": source}, "stage.rewards.mine")
+
+    given = {"completions": ["ab", "abc", "ab"], "target": [1.0, 2.0, None], "prompt_id": ["a", "b", "c"]}
+    assert reward(f"{tmp_path}/mine.py:even")(**given) == [1.0, 0.0, None]
+    monkeypatch.syspath_prepend(tmp_path)
+    assert reward("mine:even")(**given) == [1.0, 0.0, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("mine.py", "'mine.py': write my_rewards.py:brevity"),
+        ("nowhere/mine.py:even", "No such file or directory: .*nowhere/mine.py"),
+        ("no.such.module:even", "No module named 'no'"),
+        ("math:fsun", "math has no function 'fsun' .did you mean 'fsum'"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named(source, message):
+    with pytest.raises(ConfigError, match=message):
+        build("reward", {"name": "function", "weight": 1.0, "source": source}, "stage.rewards.mine")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def prior_weights(priors: Priors, content_type: str, experts: Sequence[str]) -> 
 
 def by_rules(world: World, made: RouterSpec, known: Plain) -> Decision:
     """The header tells one type from the others: a clip higher than wide is short-form. Every usable expert with a
-    prior weight takes part; the heaviest first, of equal ones the cheapest."""
+    prior weight takes part."""
     kind, why = _type_of(made, known)
     return _ordered(world, made, content_type=kind, suspected=(), by="rules", why=why)
 
@@ -164,9 +164,11 @@ def _ordered(
     usable = world.usable()
     weights = prior_weights(made.priors, content_type, sorted(only if only is not None else usable))
     absent = sorted(set(made.priors.types[content_type]) - set(world.cards))
+    known = {name: w for name, w in weights.items() if w > 0}
+    rest = "the others' weights are renormalized" if known else "no other expert has a weight: all count alike"
     if absent:
-        world.notes.add(f"priors: {', '.join(absent)} not in the pool; the others' weights are renormalized")
-    order = _order({name: w for name, w in weights.items() if w > 0} or weights, usable)
+        world.notes.add(f"priors: {', '.join(absent)} not in the pool; {rest}")
+    order = _order(known or weights, usable)
     return Decision(
         content_type=content_type,
         experts=order,
@@ -179,7 +181,13 @@ def _ordered(
 
 
 def _order(weights: Mapping[str, float], cards: Mapping[str, Card]) -> tuple[str, ...]:
-    return tuple(sorted(weights, key=lambda name: (-weights[name], cards[name].cost_s, name)))
+    """The heaviest first, of equal ones the best calibrated (to a tenth of a MOS point), of these the cheapest."""
+
+    def key(name: str) -> tuple[float, float, float, str]:
+        rmse = cards[name].rmse
+        return -weights[name], math.inf if rmse is None else round(rmse, 1), cards[name].cost_s, name
+
+    return tuple(sorted(weights, key=key))
 
 
 def _prompt(made: RouterSpec, known: Plain, usable: Mapping[str, Card]) -> str:

@@ -55,8 +55,8 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of an expert before it runs. `why_not`: why it cannot be used here, empty where it can; `rmse` is
-    its calibration's, in MOS points; `calibration` its provenance."""
+    """What is known of an expert before it runs. `reference`: it needs one; `why_not`: why it cannot be used here, or
+    empty; `rmse` is its calibration's, in MOS points; `calibration` its provenance."""
 
     name: str
     cost_s: float
@@ -66,6 +66,7 @@ class Card:
     trained_on: tuple[str, ...]
     calibration: str
     rmse: float | None
+    reference: bool
     why_not: str
 
     @classmethod
@@ -326,6 +327,7 @@ def cards(pool: Pool, asked: Asked) -> dict[str, Card]:
             trained_on=info.trained_on,
             calibration="" if fitted is None else f"{fitted.form} fitted on {fitted.dataset} (n {fitted.n})",
             rmse=None if fitted is None else fitted.rmse,
+            reference=info.reference,
             why_not=why_not or (curve if isinstance(curve, str) else ""),
         )
     return made

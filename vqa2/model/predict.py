@@ -6,13 +6,16 @@ softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
@@ -20,8 +23,9 @@ from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
-from vqa2.data.video import Video, VideoSpec
-from vqa2.model.processing import END, PAD, level_ids
+from vqa2.data.video import Video, VideoSpec, seconds
+from vqa2.model.modeling import VQA2Config
+from vqa2.model.processing import END, PAD, VQA2Processor, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -61,13 +65,18 @@ class ModelPredictor:
 
     @classmethod
     def load(cls, folder: Path, inference: Inference) -> "ModelPredictor":
-        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without one."""
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
+        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without a whole one."""
+        _check_folder(folder)
+        if inference.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device: cuda is asked for but no GPU is visible; use cpu")
+        disable_progress_bar()  # of the weights: a line of its own for each model, in every log
         device = f"cuda:{local_rank()}" if inference.device == "cuda" else inference.device
-        model = AutoModelForImageTextToText.from_pretrained(folder).to(device)
-        checkpoint = _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
-        return cls(model.eval(), AutoProcessor.from_pretrained(folder), str(folder), checkpoint, inference)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder)
+        except (OSError, ValueError, SafetensorError) as err:
+            raise ConfigError(f"{folder}: the model is not whole ({err})") from None
+        return cls(model.eval().to(device), processor, str(folder), checkpoint_of(folder), inference)
 
     def plan(self, queries: Sequence[Query]) -> None:
         """Tells what will be asked, in order, so that clips can be decoded ahead."""
@@ -82,6 +91,14 @@ class ModelPredictor:
         """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
         return self._each(queries, SCORE_PREFIX, self._score)
 
+    @torch.inference_mode()
+    def score_seconds(self, query: Query) -> list[Answer]:
+        """`score` of each second of a clip by itself, in order, as one batch. MediaError for an unreadable file."""
+        parts = seconds(self._read(query), self.inference.video.frame_multiple)
+        if not parts:
+            raise MediaError(query.path, f"no second has {self.inference.video.frame_multiple} frames")
+        return self._score([(query, *self._prompt(query, SCORE_QUESTION, part, SCORE_PREFIX)) for part in parts])
+
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; what cannot be read gives an Answer with `error`."""
         for query in queries:
@@ -93,12 +110,13 @@ class ModelPredictor:
     def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
         """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
         failed, good = {}, []
-        for query in queries:
+        for query, read in zip(queries, self._shown(queries)):
+            if isinstance(read, MediaError):
+                failed[query.id] = Answer(id=query.id, error=read.reason)
+                continue
             try:
-                ids, video = self._prompt(query, query.question or SCORE_QUESTION, self._read(query), begun)
+                ids, video = self._prompt(query, query.question or SCORE_QUESTION, read, begun)
                 good.append((query, ids, video))
-            except MediaError as err:
-                failed[query.id] = Answer(id=query.id, error=err.reason)
             except DataError as err:
                 failed[query.id] = Answer(id=query.id, error=str(err))
         made = {a.id: a for a in work(good)} if good else {}
@@ -117,15 +135,11 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def hidden(self, query: Query) -> torch.Tensor:
-        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
-        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
+        so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = prompt_of(self.processor, SCORE_QUESTION, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
-        embeds = self.model.embed(prompt, **self._media([video]))
-        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
-        config = self.model.config
-        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
-        return states[seen].float().mean(0).cpu()
+        return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
@@ -137,15 +151,18 @@ class ModelPredictor:
         return logits.gather(1, tail[0, :, None]).sum().item()
 
     def _read(self, query: Query) -> Video | None:
-        return None if query.kind == "text" else self._clips.read(query)
+        (read,) = self._shown([query])
+        if isinstance(read, MediaError):
+            raise read
+        return read
+
+    def _shown(self, queries: Sequence[Query]) -> list[Video | MediaError | None]:
+        """What each query shows; None where it is text alone."""
+        read = iter(self._clips.read([q for q in queries if q.kind != "text"]))
+        return [None if q.kind == "text" else next(read) for q in queries]
 
     def _prompt(self, query: Query, question: str, video: Video | None, begun: str) -> tuple[list[int], Video | None]:
-        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        if video is not None:
-            first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-            question = with_counts(question, len(video.key), first, len(video.motion))
-        ids = self.processor.example((Turn(user=question, assistant=""),), video, query.id).input_ids
+        ids, video = prompt_of(self.processor, question, video, query.id)
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -186,21 +203,52 @@ def _dropped(video: Video | None) -> int:
     return 0 if video is None else video.dropped
 
 
+def prompt_of(
+    processor: VQA2Processor, question: str, video: Video | None, where: str
+) -> tuple[list[int], Video | None]:
+    """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+    fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
+    if fitted is not None:
+        keys, motion = len(fitted.key), len(fitted.motion)
+        first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
+        question = with_counts(question, keys, first, motion)
+    return processor.example((Turn(user=question, assistant=""),), fitted, where).input_ids, fitted
+
+
 def kind_of(path: Path) -> Kind:
     """`image` for still formats by extension, else `video` (the reader checks what the file really is)."""
     return "image" if path.suffix.lower() in IMAGES else "video"
 
 
 def media_files(target: Path) -> list[Path]:
-    """A file, or every file of a folder (not hidden, sorted). ConfigError for nothing to score."""
+    """A file, or every file of a folder and of the folders in it (not hidden, sorted). ConfigError for nothing to
+    score."""
     if target.is_file():
         return [target]
     if not target.is_dir():
         raise ConfigError(f"{target}: no such file or folder")
-    files = sorted(p for p in target.iterdir() if p.is_file() and not p.name.startswith("."))
+    inside = sorted((p, p.relative_to(target).parts) for p in target.rglob("*") if p.is_file())
+    files = [path for path, parts in inside if not any(part.startswith(".") for part in parts)]
     if not files:
-        raise ConfigError(f"{target}: the folder is empty")
+        raise ConfigError(f"{target}: no files in this folder")
     return files
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{folder}: no trained model here (a folder with config.json is needed); name another, or train one "
+            "(`make demo`, `python train.py stage=scoring`)"
+        ) from None
+    if kind != VQA2Config.model_type:
+        raise ConfigError(f"{folder}: a model of type {kind}, not {VQA2Config.model_type}; see vqa2 convert")
+
+
+def checkpoint_of(folder: Path) -> str:
+    """A hash of everything that a model folder holds but its card, to which results are added later."""
+    return _hash(*sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"))
 
 
 def _hash(*paths: Path) -> str:
