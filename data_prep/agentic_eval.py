@@ -40,6 +40,7 @@ class AgenticEvalRun:
     """`pictures` -> `out`/questions.json, images and a manifest; see conf/agentic_eval.yaml."""
 
     pictures: str | None
+    contents: Annotated[tuple[str, ...], MinLen(1)]
     out: str
     seed: Annotated[int, Ge(0)]
     lexicon: Lexicon
@@ -110,7 +111,7 @@ def _samples(run: AgenticEvalRun, console: Console) -> list[Sample]:
     apart = {a: [b for b in SPATIAL if category[a] != category[b]
                  and b not in run.lexicon.attributes[a].alike and a not in run.lexicon.attributes[b].alike]
              for a in SPATIAL}  # fmt: skip
-    pool, made = contents(run.pictures), []
+    pool, made = contents(run.pictures, run.contents), []
     while len(made) < run.images and pool:
         content = pool[len(made) % len(pool)]
         rng = rng_of(run.seed, "agentic_eval", "picture", str(len(made)))

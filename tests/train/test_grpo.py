@@ -148,7 +148,7 @@ def test_recorded_expert_scores_reward_by_clip_and_missing_ones_are_counted(tmp_
         known = int(row["prompt_id"][1:]) < 6
         assert row["rewards"]["expert"] == (float(row["completion"] != "bad") if known else None)
     log = made.state.log_history[0]
-    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 4
+    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 8
 
 
 def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
