@@ -30,7 +30,7 @@ class Writes(Protocol):
     """A set writer for all clips of an embedded source at once."""
 
     def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
-        """Rows per split."""
+        """Rows per split; of a set of several files, in a folder of its name, per `<file>.<split>`."""
 
 
 @spec
@@ -157,8 +157,9 @@ def _write_set(root: Path, key: str, writer: Any, clips: list[Clip], made: dict[
         files = [path.relative_to(root).as_posix()]
     else:
         splits = writer.write(clips, made["seed"])
-        for split, rows in splits.items():
-            write_jsonl(root / f"{key}.{split}.jsonl", rows)
-        counts, files = counts_of(splits), [f"{key}.{split}.jsonl" for split in splits]
+        names = {part: f"{key}{'/' if '.' in part else '.'}{part}.jsonl" for part in splits}
+        for part, rows in splits.items():
+            write_jsonl(root / names[part], rows)
+        counts, files = counts_of(splits), list(names.values())
     write_manifest(root, key, files, counts, made)
     return counts["rows"]

@@ -1,4 +1,4 @@
-"""The `vqa2` command: score, timeline, describe, ask, route, replay, serve, convert, push, doctor; train.py trains."""
+"""The `vqa2` command: score, timeline, describe, ask, route, localize, replay, serve, convert, push, doctor."""
 
 import csv
 import sys
@@ -20,7 +20,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 MODEL = Annotated[str, typer.Option("--model", help="run or model folder")]
-_GROUPS = ("llm", "experts", "voice")
+# `--set llm=http` chooses a component of a group; other settings are values of the predictor.
+_GROUPS = {name: name for name in ("llm", "experts", "voice", "decider", "localize")} | {"priors": "router.priors"}
 DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
 
 
@@ -152,6 +153,36 @@ def route(
 
 
 @app.command()
+def localize(
+    target: Path,
+    folder: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("runs/localized"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="setting of conf/localize, as key=value; may be repeated")
+    ] = None,
+) -> None:
+    """Says where and when one clip is damaged: as JSON, as a clip with heat and boxes, and as one strip of frames."""
+    from vqa2.core.config import decode
+    from vqa2.experts.base import Media
+    from vqa2.experts.localization.localize import LocalizeSpec
+    from vqa2.experts.localization.render import overlay, strip
+    from vqa2.launch import composed
+    from vqa2.model.predict import kind_of
+
+    values = composed("localization", [f"localize.{item}" for item in settings or []])["localize"]
+    media = Media(path=target, kind=kind_of(target))
+    found = decode(LocalizeSpec, values, "localize").open()(media)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {suffix: folder / f"{target.name}.{suffix}" for suffix in ("json", "mp4", "png")}
+    written["json"].write_text(found.to_json() + "\n", encoding="utf-8")
+    overlay(media, found, written["mp4"])
+    strip(media, found, written["png"])
+    for f in found.findings:
+        place = f.note or f"{f.boxes[0]}, severity {f.severity:.2f}"
+        out.print(f"{f.start_s:.2f} to {f.end_s:.2f} s: {f.kind} ({f.kind_p:.2f}), {place}", markup=False)
+    err.print(f"{len(found.findings)} damaged stretches; {', '.join(map(str, written.values()))}", soft_wrap=True)
+
+
+@app.command()
 def replay(
     trace: Path,
     html: HTML = None,
@@ -259,25 +290,30 @@ def _program(
     from vqa2.launch import composed
     from vqa2.model.predict import kind_of
 
-    # `llm=http` chooses a component of a group; other settings are values of the predictor.
-    groups = {f"{item.partition('=')[0]}@predictor.{item}" for item in settings if item.partition("=")[0] in _GROUPS}
-    values = [f"predictor.{item}" for item in settings if item.partition("=")[0] not in _GROUPS]
-    made = build(
-        "predictor", composed("eval", [f"predictor={name}", *sorted(groups), *values])["predictor"], "predictor"
-    )
+    groups, values = [], []
+    for item in settings:
+        key, _, value = item.partition("=")
+        if key in _GROUPS:
+            groups.append(f"{key}@predictor.{_GROUPS[key]}={value}")
+        else:
+            values.append(f"predictor.{item}")
+    made = build("predictor", composed("eval", [f"predictor={name}", *groups, *values])["predictor"], "predictor")
     if not any(Path(made.experts.calibration).glob("*.json")):
         raise ConfigError(f"{made.experts.calibration}: no expert is calibrated; run `python -m vqa2.experts` first")
     predictor = made.open()
     asked = Asked(id=target.name, path=target.resolve(), kind=kind_of(target), question=question, reference=reference)
     trace, path = predictor.trace(asked)
-    for note in trace.notes:
+    left_out = [f"{tool} is left out: {reason}" for tool, reason in trace.config["left_out"].items()]
+    for note in (*left_out, *trace.notes):
         err.print(f"note: {note}", markup=False, soft_wrap=True)
     if html is not None:
         write_page(html, trace)
     spent = trace.spending
-    err.print(f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries; trace: {path}")
+    cost = f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries"
+    err.print(f"{cost}; trace: {path}", soft_wrap=True)
     if "error" in trace.result:
-        raise UserError(f"{target}: {trace.result['error']}")
+        reason = trace.result["error"]
+        raise UserError(reason if reason.startswith(str(asked.path)) else f"{target}: {reason}")
     result = trace.result
     out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
 

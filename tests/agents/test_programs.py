@@ -93,6 +93,10 @@ def test_route_ask_and_replay_on_the_command_line(data_root, calibrated, tmp_pat
     edited["result"]["score01"] = 0.123
     path.write_text(json.dumps(edited))
     assert cli.invoke(app, ["replay", str(path)]).exception is not None
+    gate = ["--set", "decider=learned", "--set", f"decider.gate={tmp_path}/none"]
+    assert "no learned router here" in str(cli.invoke(app, ["route", clip, *gate, *common]).exception)
+    published = cli.invoke(app, ["route", clip, "--set", "priors=published", *common])
+    assert "uvq" in published.stderr
     asked = cli.invoke(app, ["ask", clip, "Is there blur in this video?", "--agent", *common])
     assert asked.stdout.strip() in ("Yes.", "No.")
 

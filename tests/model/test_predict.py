@@ -1,4 +1,4 @@
-"""Inference: a batch equals one by one, decoding ahead equals decoding on the spot, pairs, frame counts."""
+"""Inference: a batch equals one by one, decoded ahead or not; pairs, frame counts."""
 
 import shutil
 from dataclasses import replace
@@ -11,7 +11,7 @@ from media import numbered, write_clip
 from vqa2.core.errors import ConfigError, MediaError
 from vqa2.core.prompts import FIRST_COUNT, KEY_COUNT, MOTION_COUNT, with_counts
 from vqa2.core.records import Query
-from vqa2.data.ahead import Ahead, Reader
+from vqa2.data.ahead import Reader
 from vqa2.data.video import VideoSpec, thinned
 from vqa2.model.predict import Inference, ModelPredictor
 
@@ -41,28 +41,6 @@ def predictor(small):
         return ModelPredictor(model.eval(), processor, "small", "c", replace(made, **changes))
 
     return make
-
-
-def test_decoded_ahead_is_what_is_decoded_on_the_spot(reader, queries):
-    ahead, direct = Ahead(reader, 2), Ahead(reader, 0)
-    ahead.plan(queries)
-    for query in queries:
-        if query.path.name == "broken.mp4":
-            with pytest.raises(MediaError, match=r"broken\.mp4: not a readable video"):
-                ahead.read(query)
-            continue
-        one, other = ahead.read(query), direct.read(query)
-        np.testing.assert_array_equal(one.key, other.key)
-        np.testing.assert_array_equal(one.motion, other.motion)
-        assert (one.fps, one.path) == (other.fps, other.path)
-    # What is passed over is dropped; a question before it is read on the spot.
-    ahead.plan(queries[:2])
-    for query in (queries[1], queries[0]):
-        np.testing.assert_array_equal(ahead.read(query).key, direct.read(query).key)
-    # A question beyond the plan is read on the spot, and a new plan may follow.
-    assert len(ahead.read(queries[0]).key)
-    ahead.plan(queries[:1])
-    assert len(ahead.read(queries[0]).key)
 
 
 def test_a_batch_answers_as_one_by_one(predictor, queries):

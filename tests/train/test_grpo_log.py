@@ -6,7 +6,15 @@ from scipy import stats
 
 from vqa2.train._grpo_log import Record, correlations
 
-FACTS = {"prompt": "rate", "kind": "video", "choice": None, "tokens": (1, 2), "clipped": False, "counted": 2}
+FACTS = {
+    "clip_id": "c",
+    "prompt": "rate",
+    "kind": "video",
+    "choice": None,
+    "tokens": (1, 2),
+    "clipped": False,
+    "counted": 2,
+}
 
 
 def record(prompt_id: str, target: float | None, answer: str) -> Record:

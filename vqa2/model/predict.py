@@ -25,13 +25,13 @@ from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
 from vqa2.data.video import Video, VideoSpec, seconds
 from vqa2.model.modeling import VQA2Config
-from vqa2.model.processing import END, PAD, level_ids
+from vqa2.model.processing import END, PAD, VQA2Processor, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-_Laid = tuple[Query, list[int], Video]
-"""A question with its ids and its clip."""
+_Laid = tuple[Query, list[int], Video | None]
+"""A question with its ids and its clip; a text question has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +110,13 @@ class ModelPredictor:
     def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
         """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
         failed, good = {}, []
-        for query in queries:
+        for query, read in zip(queries, self._shown(queries)):
+            if isinstance(read, MediaError):
+                failed[query.id] = Answer(id=query.id, error=read.reason)
+                continue
             try:
-                ids, video = self._prompt(query, query.question or SCORE_QUESTION, self._read(query), begun)
+                ids, video = self._prompt(query, query.question or SCORE_QUESTION, read, begun)
                 good.append((query, ids, video))
-            except MediaError as err:
-                failed[query.id] = Answer(id=query.id, error=err.reason)
             except DataError as err:
                 failed[query.id] = Answer(id=query.id, error=str(err))
         made = {a.id: a for a in work(good)} if good else {}
@@ -134,15 +135,11 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def hidden(self, query: Query) -> torch.Tensor:
-        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
-        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
+        so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = prompt_of(self.processor, SCORE_QUESTION, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
-        embeds = self.model.embed(prompt, **self._media([video]))
-        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
-        config = self.model.config
-        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
-        return states[seen].float().mean(0).cpu()
+        return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
@@ -153,15 +150,19 @@ class ModelPredictor:
         logits = torch.cat((first.logits, rest), 1)[0].float().log_softmax(-1)
         return logits.gather(1, tail[0, :, None]).sum().item()
 
-    def _read(self, query: Query) -> Video:
-        return self._clips.read(query)
+    def _read(self, query: Query) -> Video | None:
+        (read,) = self._shown([query])
+        if isinstance(read, MediaError):
+            raise read
+        return read
 
-    def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
-        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-        turns = (Turn(user=with_counts(question, len(video.key), first, len(video.motion)), assistant=""),)
-        ids = self.processor.example(turns, video, query.id).input_ids
+    def _shown(self, queries: Sequence[Query]) -> list[Video | MediaError | None]:
+        """What each query shows; None where it is text alone."""
+        read = iter(self._clips.read([q for q in queries if q.kind != "text"]))
+        return [None if q.kind == "text" else next(read) for q in queries]
+
+    def _prompt(self, query: Query, question: str, video: Video | None, begun: str) -> tuple[list[int], Video | None]:
+        ids, video = prompt_of(self.processor, question, video, query.id)
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -171,9 +172,9 @@ class ModelPredictor:
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for _, p, _ in items], device=self.device)
         return {"input_ids": ids, "attention_mask": mask, **self._media([video for _, _, video in items])}
 
-    def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
+    def _media(self, videos: Sequence[Video | None]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
-        media = self.processor.media(videos)
+        media = self.processor.media([video for video in videos if video is not None])
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
 
     def _score(self, items: Sequence[_Laid]) -> list[Answer]:
@@ -182,7 +183,7 @@ class ModelPredictor:
         logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
         levels = logits[:, self._levels].float().softmax(-1).tolist()
         return [
-            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=video.dropped)
+            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=_dropped(video))
             for (query, _, video), row in zip(items, levels)
         ]
 
@@ -193,9 +194,25 @@ class ModelPredictor:
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
         texts = [text.split(END)[0].replace(PAD, "").strip() for text in texts]
         return [
-            Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
+            Answer(id=query.id, text=text, dropped_key_frames=_dropped(video))
             for (query, _, video), text in zip(items, texts)
         ]
+
+
+def _dropped(video: Video | None) -> int:
+    return 0 if video is None else video.dropped
+
+
+def prompt_of(
+    processor: VQA2Processor, question: str, video: Video | None, where: str
+) -> tuple[list[int], Video | None]:
+    """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+    fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
+    if fitted is not None:
+        keys, motion = len(fitted.key), len(fitted.motion)
+        first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
+        question = with_counts(question, keys, first, motion)
+    return processor.example((Turn(user=question, assistant=""),), fitted, where).input_ids, fitted
 
 
 def kind_of(path: Path) -> Kind:

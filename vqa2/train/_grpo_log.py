@@ -25,6 +25,7 @@ class Record:
     `counted`: how many of them enter the loss."""
 
     prompt_id: str
+    clip_id: str
     prompt: str
     kind: str
     target: float | None
@@ -47,6 +48,7 @@ def columns(records: Sequence[Record]) -> dict[str, list]:
         "prompts": [r.prompt for r in records],
         "completion_ids": [list(r.tokens) for r in records],
         "prompt_id": [r.prompt_id for r in records],
+        "clip_id": [r.clip_id for r in records],
         "target": [r.target for r in records],
         "choice": [r.choice for r in records],
         "kind": [r.kind for r in records],

@@ -18,6 +18,7 @@ from vqa2.data.video import Quarantine
 from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
 from vqa2.model.build import ModelSpec, build, kernels_of, quantization
 from vqa2.model.tune import Tune, apply_policy, count_parameters, has_lora, merged_state
+from vqa2.train._leaves import mark_leaves
 from vqa2.train.plan import Context, LogSpec, TrainRun
 
 
@@ -101,6 +102,7 @@ def starting_model(context: Context, tune: Tune):
         # The head is the embedding: a checkpoint without it lacks nothing, and a resumed run need not be warned.
         network._keys_to_ignore_on_save = {"lm_head.weight"}
     apply_policy(network, tune)
+    mark_leaves(network, context.spec.engine)
     if context.init is not None and base_of(context.init) != context.init:
         load_adapter(network, context.init)
     return network, processor
@@ -137,7 +139,7 @@ def check_quantize(spec: TrainRun, init: Path | None, tune: Tune) -> None:
         raise ConfigError("stage.tune.parts.lm: full, but model.quantize leaves 4 bits of its weights; use lora")
     if init is None:
         raise ConfigError("model.quantize: needs a saved model to start from; set stage.init_from (see vqa2 convert)")
-    if (spec.engine.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3:
+    if spec.engine.partitions_weights:
         raise ConfigError("model.quantize: ZeRO-3 cannot partition 4-bit weights; use engine=ddp or zero2")
 
 
@@ -180,21 +182,25 @@ def save_model(trainer: Trainer, processor, folder: Path, context: Context) -> N
     """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank() == 0:
-        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        part = folder.with_name(folder.name + ".part")
-        if has_lora(model):
-            base = "" if context.init is None else str(base_of(context.init))
-            save_adapter(model, state, part / ADAPTER, base)
-        if model.config.text_config.tie_word_embeddings:
-            state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
-        _write_model(model, state, part, context)
-        processor.save_pretrained(part)
-        part.replace(folder)
+        write_model(trainer.accelerator.unwrap_model(trainer.model_wrapped), state, processor, folder, context)
     # The next stage of a chain looks for this folder on every rank.
     trainer.accelerator.wait_for_everyone()
 
 
-def _write_model(model, state, part: Path, context: Context) -> None:
+def write_model(model, state: dict[str, Any], processor, folder: Path, context: Context) -> None:
+    """What `save_model` writes, of a gathered state."""
+    part = folder.with_name(folder.name + ".part")
+    if has_lora(model):
+        base = "" if context.init is None else str(base_of(context.init))
+        save_adapter(model, state, part / ADAPTER, base)
+    if model.config.text_config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
+    _write_weights(model, state, part, context)
+    processor.save_pretrained(part)
+    part.replace(folder)
+
+
+def _write_weights(model, state, part: Path, context: Context) -> None:
     whole, base = model, None
     if context.spec.model.quantize is not None:
         assert context.init is not None

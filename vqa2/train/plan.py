@@ -38,6 +38,11 @@ class EngineSpec:
     longest_first: bool
     deepspeed: dict[str, Any] | None
 
+    @property
+    def partitions_weights(self) -> bool:
+        """Whether it is ZeRO-3."""
+        return (self.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3
+
 
 @spec
 class LogSpec:

@@ -3,6 +3,7 @@ vqa2/train/grpo.py; this file only assembles it from the configuration."""
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,10 +89,14 @@ class Grpo:
         trainer = self._trainer(context, model, processor, rows)
         held_out = held_out[: self.eval_prompts]
         resumed = last_checkpoint(context.run.dir)
-        before = _kept(context, resumed, lambda: trainer.evaluate_rewards(held_out, context.spec.seed))
+
+        def measured(when: str) -> dict[str, float]:
+            return trainer.evaluate_rewards(held_out, context.spec.seed, context.run.dir / f"held_out_{when}.jsonl")
+
+        before = _kept(context, resumed, partial(measured, "before"))
         say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
-        after = trainer.evaluate_rewards(held_out, context.spec.seed)
+        after = measured("after")
         say(f"held-out reward after: {after['reward']:.3f}")
         save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
