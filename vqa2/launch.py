@@ -71,7 +71,7 @@ def _choices(group: str) -> list[str]:
 def _groups(config: str) -> list[str]:
     """The config groups that `conf/<config>.yaml` chooses from, as overrides name them: `stage`, `llm@second_llm`."""
     defaults = OmegaConf.load(conf_dir() / f"{config}.yaml").get("defaults", [])
-    return [str(key).lstrip("/") for item in defaults if item != "_self_" for key in item]
+    return [str(key).removeprefix("override ").lstrip("/") for item in defaults if item != "_self_" for key in item]
 
 
 def _check_groups(config: str, overrides: Sequence[str]) -> None:

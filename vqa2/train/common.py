@@ -99,6 +99,9 @@ def starting_model(context: Context, tune: Tune):
         network, processor = build(context.spec.model, set_texts(Path(context.spec.data.root)))
     else:
         network, processor = _saved(context.spec.model, base_of(context.init))
+    if network.config.text_config.tie_word_embeddings:
+        # The head is the embedding: a checkpoint without it lacks nothing, and a resumed run need not be warned.
+        network._keys_to_ignore_on_save = {"lm_head.weight"}
     apply_policy(network, tune)
     mark_leaves(network, context.spec.engine)
     if context.init is not None and base_of(context.init) != context.init:
