@@ -21,7 +21,7 @@ from data_prep._dealer import Dealer
 from data_prep._degrade import SPATIAL
 from data_prep._eval_items import Bank, Item
 from data_prep._eval_media import Recipe, Sample, contents, pixels_of, sample
-from data_prep._files import sha256_of
+from data_prep._files import sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._plans import Library
 from data_prep._trace_rules import Wording
@@ -97,7 +97,7 @@ def agentic_eval(run: AgenticEvalRun, console: Console) -> dict[str, Any]:
         "contents": len({s.content for s in samples}), "seed": run.seed, "config": fingerprint(values),
         "git": git_state(), "sha256": {name: sha256_of(out / name) for name in ("questions.json", *files)},
     }  # fmt: skip
-    _write(out / "manifest.json", manifest)
+    _write(out / "questions.manifest.json", manifest)
     return manifest
 
 
@@ -190,6 +190,4 @@ def _clean(number: int) -> str:
 
 
 def _write(path: Path, values: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -75,7 +75,7 @@ def test_unknown_settings_stop(tables):
         tables("table=vqa2-7", "preset=papr")
     with pytest.raises(ConfigError, match="table: name one, for example table=vqa2-2; known: agenticiqa-1"):
         tables()
-    with pytest.raises(ConfigError, match=r"benchmark=tid: no such benchmark"):
+    with pytest.raises(ConfigError, match=r"benchmark=\[agenticiqa-eval,tid\]: no such benchmark"):
         tables("table=agenticiqa-1", "table.columns.overall.benchmark=tid")
 
 

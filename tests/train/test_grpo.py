@@ -165,6 +165,7 @@ def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
     for row in found:
         readable = row["completion"] != "bad"
         assert row["perturbed"] == say(5)
+        assert row["perturbation"] == "reverse"
         assert (row["answer"] is not None) == readable
         assert row["rewards"]["format"] == readable
         assert row["rewards"]["temporal"] in (0.0, 0.3)
