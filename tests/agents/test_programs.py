@@ -118,17 +118,14 @@ UNREACHABLE = ("llm=http", "llm.retries=0", "llm.timeout_s=0.5")
         (("llm=htp",), "llm@predictor.llm=htp: no such llm (did you mean 'http'?)"),
         (("experts=safe",), "no such experts (did you mean 'commercial_safe'?)"),
         (("agent.max_replans=-1",), "predictor.agent.max_replans: input should be greater than or equal to 0"),
-        (("foo",), "foo: settings are key=value"),
+        (("foo",), "predictor.foo: unknown key; known: agent, experts"),
         (("llm=vqa2", "llm.folder=nowhere"), "nowhere: no trained model here"),
-        (("experts.calibration=nowhere",), "no score"),
+        (("experts.calibration=nowhere",), "nowhere: no expert is calibrated; run `python -m vqa2.experts` first"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line(settings, say, data_root, tmp_path):
+def test_what_a_user_gets_wrong_is_one_line(settings, say, data_root, calibrated, tmp_path):
     clip = str(min((data_root / "media" / "test").glob("*.mp4")))
-    given = [f"traces={tmp_path}", f"llm_cache={tmp_path / 'c'}", *settings]
-    made = CliRunner().invoke(
-        app, ["ask", clip, "How is the quality?", "--agent", *(x for s in given for x in ("--set", s))]
-    )
+    made = asked(clip, "How is the quality?", tmp_path, f"experts.calibration={calibrated}", *settings)
     assert isinstance(made.exception, UserError), made.output
     assert say in str(made.exception)
     assert "\n" not in str(made.exception)
