@@ -1,5 +1,5 @@
 """Scoring against decoding, and one prefill against writing the rating, on the same files and model in one run:
-`python benchmarks/eval.py [run=runs/tiny/grpo] [media=data/synthetic/media/test] [clips=48] [rounds=5] [batch=8]
+`python benchmarks/eval.py [run=runs/tiny/grpo] [media=data/synthetic/media/test] [clips=120] [rounds=5] [batch=8]
 [workers=1] [max_frames=2000]`. Needs a model of stage=grpo, the one that can do both.
 
 - decode: the clips read by `workers` processes, nothing else done; this is the speed that scoring is held against.
@@ -124,7 +124,7 @@ def main(overrides: list[str]) -> None:
     media = Path(pop(overrides, "media") or "data/synthetic/media/test")
     count, rounds, size, workers, most = (
         int(pop(overrides, key) or default)
-        for key, default in (("clips", 48), ("rounds", 5), ("batch", 8), ("workers", 1), ("max_frames", 2000))
+        for key, default in (("clips", 120), ("rounds", 5), ("batch", 8), ("workers", 1), ("max_frames", 2000))
     )
     values = composed("eval", ["predictor=reasoning"])["predictor"]
     video = decode(VideoSpec, values["video"], "predictor.video")

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from vqa2.core.records import Clip, read_jsonl
 from vqa2.core.scale import METRICS, difference_metric
+from vqa2.rewards._answer import read_answer
 
 ROOT = Path(__file__).parents[1]
 REWARDS = ("regression", "ranking", "temporal", "format")
@@ -126,6 +127,26 @@ def results(folders: dict[str, list[Path]], data: Path) -> list[dict[str, Any]]:
     return made
 
 
+def by_perturbation(held: Sequence[Rows]) -> Table:
+    """How far each perturbation moves a clip's mean rating, and how often the clean clip's is nearer to the target."""
+    found: dict[str, list[tuple[float, bool]]] = {}
+    for group in (group for rows in held for group in rows):
+        clean = [a for r in group if (a := read_answer(r["completion"])) is not None]
+        off = [a for r in group if (a := read_answer(r["perturbed"])) is not None]
+        if clean and off:
+            gap, target = np.mean(clean) - np.mean(off), group[0]["target"]
+            nearer = abs(np.mean(clean) - target) < abs(np.mean(off) - target)
+            found.setdefault(group[0]["perturbation"], []).append((float(gap), bool(nearer)))
+    table = Table(
+        "perturbation", "prompts", "rating, clean minus perturbed", "clean is nearer", title="after all rewards"
+    )
+    for name, pairs in sorted(found.items()):
+        gaps, nearer = np.array(pairs, float).T
+        error = gaps.std(ddof=1) / len(gaps) ** 0.5
+        table.add_row(name, str(len(gaps)), f"{gaps.mean():+.2f} ± {error:.2f}", f"{nearer.mean():.0%}")
+    return table
+
+
 def show(rows: list[dict[str, Any]], against: str, console: Console) -> None:
     """A row per arm: each measure after training, and its difference with its interval."""
     names = list(dict.fromkeys(r["measure"] for r in rows))
@@ -160,6 +181,7 @@ def main(
     console = Console(width=160)
     for against in ("before", "all"):
         show(rows, against, console)
+    console.print(by_perturbation([prompts(folder / "held_out_after.jsonl") for folder in folders["all"]]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from rich.console import Console
 
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of
+from data_prep._files import Parts, sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import Limits, plain
 from data_prep._plans import Library
@@ -94,7 +94,7 @@ def agentic(run: AgenticRun, console: Console) -> dict[str, Any]:
         parts.keep(*files)
     manifest = {**rows.manifest(), "depictions": total, "failed": failed}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (Path(run.out) / "agentic.manifest.json").write_text(text, encoding="utf-8")
+    write_whole(Path(run.out) / "agentic.manifest.json", text)
     return manifest
 
 
@@ -210,8 +210,6 @@ class _Rows:
             "seed": run.seed,
             "config": fingerprint(values),
             "git": git_state(),
-            "sha256": {
-                "depictions": sha256_of(Path(run.depictions)),
-                **{name: sha256_of(Path(run.out) / name) for name in FILES},
-            },
+            "depictions_sha256": sha256_of(Path(run.depictions)),
+            "sha256": {name: sha256_of(Path(run.out) / name) for name in FILES},
         }

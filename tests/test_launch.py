@@ -67,7 +67,7 @@ def test_help_tells_choices_and_settings(config, capsys):
     for entry in settings.pop("defaults", []):
         if entry != "_self_":
             (group,) = entry
-            assert f"\n  {group.lstrip('/')}: " in shown
+            assert f"\n  {group.removeprefix('override ').lstrip('/')}: " in shown
     for key in settings:
         assert f"\n  {key}:" in shown
     assert "defaults:" not in shown

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vqa2.core.config import suggest
 from vqa2.core.errors import ConfigError, UserError
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _FULL = re.compile(r"no space left on device|disk is full|file write failed", re.IGNORECASE)
 """How libraries that write for us (SQLite, safetensors, PyTorch) say that the disk is full."""
 
@@ -71,7 +71,7 @@ def _choices(group: str) -> list[str]:
 def _groups(config: str) -> list[str]:
     """The config groups that `conf/<config>.yaml` chooses from, as overrides name them: `stage`, `llm@second_llm`."""
     defaults = OmegaConf.load(conf_dir() / f"{config}.yaml").get("defaults", [])
-    return [str(key).lstrip("/") for item in defaults if item != "_self_" for key in item]
+    return [str(key).removeprefix("override ").lstrip("/") for item in defaults if item != "_self_" for key in item]
 
 
 def _check_groups(config: str, overrides: Sequence[str]) -> None:
@@ -98,6 +98,7 @@ _ADVICE = (
         r"\1: one value is needed; start a run for each (commas in a text: quote it)",
     ),
     (r"Could not append to config. An item is already at '(.+)'", r"\1: is there already; write it without +"),
+    (r"LexerNoViableAltException: ([^=]+)=(.*)", r"""\1: \2 cannot be read without quotes inside: \1="'\2'\""""),
 )
 """Hydra's messages and what a user can do about them."""
 

@@ -14,6 +14,7 @@ from grpo_toy import arguments, control, few_as, finish, packing
 
 from vqa2.core.config import decode
 from vqa2.core.records import Instruction, Turn
+from vqa2.core.scale import LEVELS
 from vqa2.data.dataset import ClipCache, Collator
 from vqa2.data.video import Video
 from vqa2.launch import composed
@@ -141,7 +142,7 @@ def main(out: Path, settings: dict) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     spec = decode(ModelSpec, composed("train", ["stage=base", *SMALL_MODEL])["model"], "model")
-    model, processor = build(spec, ["How good? Say a bad cab."] * 50)
+    model, processor = build(spec, [f"How good? Say a bad cab. {level}" for level in LEVELS] * 50)
     tuned(model, **settings.pop("parts"))
     data = [row for row in rows(7) if row.media in ("0.mp4", "1.mp4", "2.mp4", "4.mp4")]
     made = clips_trainer(out, model, processor, spec, {"letters": TrlReward(few_as, 1.0)}, data, **settings)

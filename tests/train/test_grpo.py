@@ -148,7 +148,7 @@ def test_recorded_expert_scores_reward_by_clip_and_missing_ones_are_counted(tmp_
         known = int(row["prompt_id"][1:]) < 6
         assert row["rewards"]["expert"] == (float(row["completion"] != "bad") if known else None)
     log = made.state.log_history[0]
-    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 4
+    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 8
 
 
 def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
@@ -165,6 +165,7 @@ def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
     for row in found:
         readable = row["completion"] != "bad"
         assert row["perturbed"] == say(5)
+        assert row["perturbation"] == "reverse"
         assert (row["answer"] is not None) == readable
         assert row["rewards"]["format"] == readable
         assert row["rewards"]["temporal"] in (0.0, 0.3)

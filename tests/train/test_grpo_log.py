@@ -19,7 +19,7 @@ FACTS = {
 
 def record(prompt_id: str, target: float | None, answer: str) -> Record:
     text = f"<think>so</think><answer>{answer}</answer>"
-    return Record(prompt_id=prompt_id, target=target, text=text, perturbed=None, **FACTS)
+    return Record(prompt_id=prompt_id, target=target, text=text, perturbed=None, perturbation=None, **FACTS)
 
 
 def test_correlations_are_of_the_mean_readable_answers():

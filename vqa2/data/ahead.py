@@ -135,7 +135,7 @@ class Ahead:
         except BrokenProcessPool:
             # Some clip on its way did it: this one shows itself alone, the others that are not read are sent again.
             self._end()
-            self._sent = deque((q, f if f.done() and not f.exception() else self._submit(q)) for q, f in self._sent)
+            self._sent = deque((q, f if _is_read(f) else self._submit(q)) for q, f in self._sent)
         with _pool(1) as alone:
             try:
                 return alone.submit(_read, self.reader, query).result()
@@ -146,6 +146,10 @@ class Ahead:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _is_read(future: "Future[_Sent]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -172,7 +176,7 @@ def _read(reader: Reader, query: Query) -> _Sent:
         video = reader(query)
     except MediaError as err:
         return err
-    frames = (torch.from_numpy(np.ascontiguousarray(f)) for f in (video.key, video.motion))
+    frames = (torch.from_numpy(np.require(f, requirements="CW")) for f in (video.key, video.motion))
     return (*frames, replace(video, key=_EMPTY, motion=_EMPTY))
 
 

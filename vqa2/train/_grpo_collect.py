@@ -107,7 +107,7 @@ class Roller:
             if own is not None:
                 other = disturbed[k]
                 texts = {} if other is None else self._texts(other, rollouts[1, k], sampling.num)
-                pieces.append(self._piece(model, own, rollouts[0, k], texts))
+                pieces.append(self._piece(model, own, rollouts[0, k], texts, pair["modes"]))
             made.append(MicroBatch(pieces, pair["broken"], pair["thumbnails"], own.dropped if own else 0))
         return made
 
@@ -123,7 +123,9 @@ class Roller:
         rows, dropped = batch.pop("rows"), batch.pop("dropped_key_frames")
         return Asked(rows, batch, encode(batch["media"]), dropped)
 
-    def _piece(self, model, asked: Asked, rollout: Rollout, perturbed: dict[str, list[str]]) -> Piece:
+    def _piece(
+        self, model, asked: Asked, rollout: Rollout, perturbed: dict[str, list[str]], modes: dict[str, str]
+    ) -> Piece:
         mask, group = rollout.mask, len(rollout.ids) // len(asked.rows)
         if self.drop_clipped:
             mask = mask * ~rollout.clipped.unsqueeze(1)
@@ -136,11 +138,15 @@ class Roller:
         written = zip(
             words(rollout, self.tokenizer), rollout.lists(), rollout.clipped.tolist(), mask.sum(1).tolist(), strict=True
         )
-        return Piece(asked.batch | made, list(_records(asked.rows, perturbed, group, written)))
+        return Piece(asked.batch | made, list(_records(asked.rows, perturbed, modes, group, written)))
 
 
 def _records(
-    rows: Sequence[Instruction], perturbed: dict[str, list[str]], group: int, written: Iterator[tuple]
+    rows: Sequence[Instruction],
+    perturbed: dict[str, list[str]],
+    modes: dict[str, str],
+    group: int,
+    written: Iterator[tuple],
 ) -> Iterator[Record]:
     """Records of the completions, which come prompt by prompt as (text, tokens, clipped, counted)."""
     for k, (text, tokens, clipped, counted) in enumerate(written):
@@ -158,6 +164,7 @@ def _records(
             clipped=clipped,
             counted=counted,
             perturbed=perturbed[row.id][k % group] if row.id in perturbed else None,
+            perturbation=modes.get(row.id),
         )
 
 

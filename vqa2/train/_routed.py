@@ -129,14 +129,10 @@ class RouterTrainer(Trainer):
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
-            args, decay = self.args, {True: self.args.weight_decay, False: 0.0}
+            args, gate = self.args, list(self.model.gate.parameters())
             groups = [
-                {
-                    "params": [p for p in self.model.gate.parameters() if (p.ndim > 1) == matrix],
-                    "lr": self.made.lr,
-                    "weight_decay": decay[matrix],
-                }
-                for matrix in (True, False)
+                {"params": [p for p in gate if p.ndim > 1], "lr": self.made.lr, "weight_decay": args.weight_decay},
+                {"params": [p for p in gate if p.ndim == 1], "lr": self.made.lr, "weight_decay": 0.0},
             ]
             if self.model.backbone is not None:
                 groups += parameter_groups(self.model.backbone, self.tune, args.weight_decay)

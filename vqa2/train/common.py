@@ -14,6 +14,7 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
+from vqa2.data.stream import Stream
 from vqa2.data.video import Quarantine
 from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
 from vqa2.model.build import ModelSpec, build, kernels_of, quantization
@@ -98,6 +99,9 @@ def starting_model(context: Context, tune: Tune):
         network, processor = build(context.spec.model, set_texts(Path(context.spec.data.root)))
     else:
         network, processor = _saved(context.spec.model, base_of(context.init))
+    if network.config.text_config.tie_word_embeddings:
+        # The head is the embedding: a checkpoint without it lacks nothing, and a resumed run need not be warned.
+        network._keys_to_ignore_on_save = {"lm_head.weight"}
     apply_policy(network, tune)
     mark_leaves(network, context.spec.engine)
     if context.init is not None and base_of(context.init) != context.init:
@@ -160,6 +164,14 @@ def usable_rows(
     if not kept:
         raise DataError(f"{root}: every row of {', '.join(sets)} is quarantined")
     return kept, len(rows) - len(kept)
+
+
+def usable_stream(context: Context, sets: dict[str, float], split: str) -> Stream:
+    """The mixture's rows as `usable_rows` has them, streamed (`data.streaming`)."""
+    data = context.spec.data
+    root = Path(data.root)
+    bad = Quarantine.read(root / QUARANTINE)
+    return Stream(root, sets, split, seed=context.spec.seed, buffer=data.shuffle_buffer, bad=set(bad))
 
 
 def report_parts(model) -> dict[str, dict[str, int]]:

@@ -177,6 +177,9 @@ def _job(label: str, compose: Callable[[str], dict[str, Any]]) -> Job:
     stage = build("stage", made.stage, "stage")
     folder = Path(made.out) / made.name / label
     identity = {k: plain[k] for k in ("stage", "model", "seed")} | {"data": made.data.root}
+    if made.data.streaming:
+        check_streaming(made, label)
+        identity["shuffle_buffer"] = made.data.shuffle_buffer
     if made.evaluation.keep == "best":
         identity["evaluation"] = plain["evaluation"]
     run = Run(folder, plain, identity, made.seed)
@@ -224,6 +227,16 @@ def _finish(job: Job, summary: dict[str, Any]) -> None:
 
 def _mark(run: Run) -> str:
     return {"done": " (done)", "partial": " (continue)", "new": ""}[run.state]
+
+
+def check_streaming(made: TrainRun, label: str) -> None:
+    """ConfigError where a stage needs what a stream of rows does not have."""
+    if made.stage["name"] != "sft":
+        raise ConfigError(f"data.streaming: stage {label} needs its rows in memory; supervised stages stream")
+    for key, asked in (("stage.group_by_length", made.stage["group_by_length"]),
+                       ("engine.longest_first", made.engine.longest_first)):  # fmt: skip
+        if asked:
+            raise ConfigError(f"data.streaming: a stream cannot be ordered by length; set {key}=false")
 
 
 def check_device(engine: EngineSpec) -> None:
