@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -175,8 +174,9 @@ def test_every_table_covers_its_csv_and_names_commands_that_compose(name):
     needs = {make for row in made.measured.values() for make in row.needs.values()}
     asks = {c for row in made.measured.values() for c in (*made.commands, *row.commands)}
     # one composition asks every benchmark of the table
-    for command in prepares | needs | {c.format(benchmark=f"[{','.join(benchmarks)}]") for c in asks}:
-        check_command(command)
+    commands = prepares | needs | {c.format(benchmark=f"[{','.join(benchmarks)}]") for c in asks}
+    for step in {step for command in commands for step in command.split(" && ")}:
+        check_command(step)
 
 
 @cache
@@ -199,7 +199,7 @@ def check_command(command):
             assert key in made.stages or made.predictor.get("folder") != "auto", command
     elif words[1:3] == ["-m", "data_prep"]:
         prep_run(command)
-    else:
+    elif words[:2] not in (["hf", "download"], ["unzip", "-d"]):
         assert words == ["python", "-m", "vqa2.experts"], command
         decode(ExpertsRun, composed("experts", []), "experts")
 
@@ -229,7 +229,7 @@ def test_commands_that_do_not_compose_are_found():
                     "python -m data_prep source=konvid"):  # fmt: skip
         with pytest.raises(ConfigError):
             check_command(command)
-    with pytest.raises(click.UsageError):
+    with pytest.raises(Exception, match="No such option: --slofast"):
         check_command("vqa2 convert a b --slofast c")
 
 

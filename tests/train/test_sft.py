@@ -159,9 +159,10 @@ def test_missing_predecessors_are_planned_in_tiny_and_named_in_paper(data_root, 
 
 def test_a_finished_run_is_kept_and_another_configuration_is_refused(data_root, tmp_path, base, capsys):
     folder = scoring(data_root, tmp_path, base)
-    stamp = (folder / "model" / "model.safetensors").stat().st_mtime_ns
+    kept = [folder / name for name in ("model/model.safetensors", "config.json", "environment.json")]
+    stamps = [path.stat().st_mtime_ns for path in kept]
     scoring(data_root, tmp_path, base)
-    assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert [path.stat().st_mtime_ns for path in kept] == stamps, "what made it is told by its record"
     assert "already done" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"another configuration \(first difference: seed: 0 -> 1\)"):
         scoring(data_root, tmp_path, base, "seed=1")

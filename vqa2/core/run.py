@@ -125,9 +125,11 @@ class Run:
 
     def open(self, overwrite: bool) -> bool:
         """Makes the folder, or checks that the one on disk belongs to the same configuration; whether there is
-        something to run. Rank 0 alone changes the disk; the others come to the same answer before and after it does.
+        something to run: a finished run keeps the record of what made it. Rank 0 alone changes the disk; the others
+        come to the same answer before and after it does.
         """
         state, before = self.state, self._identity()
+        needed = overwrite or state != "done"
         other = before is not None and before != self.identity
         if other and not overwrite:
             key = first_difference(before, self.identity)
@@ -135,14 +137,14 @@ class Run:
                 f"{self.dir}: holds a run with another configuration (first difference: {key}); "
                 "pass overwrite=true to replace it or name=<other> to keep it"
             )
-        if rank() == 0:
+        if rank() == 0 and needed:
             if other or (state == "done" and overwrite):
                 self._clear()
             self.dir.mkdir(parents=True, exist_ok=True)
             record = {"config": self.config, "identity": self.identity}
             _write(self.dir / "config.json", record)
             _write(self.dir / "environment.json", environment(self.seed))
-        return overwrite or state != "done"
+        return needed
 
     def _identity(self) -> Any:
         """Of the run on disk; None without one."""
