@@ -175,6 +175,9 @@ def test_stage_and_reward_settings_are_strict():
         ),
         ("stage.rewards.temporal.variant=nov", "stage.rewards.temporal.variant: input should be 'fixed'"),
         ("stage.control.resample_rounds=-1", "stage.control.resample_rounds"),
+        ("stage.packing.rollout_tokens=0", "stage.packing.rollout_tokens: input should be greater than or equal to 1"),
+        ("~stage.rewards.regression", "stage.rewards.temporal.sigma: taken from a setting that is not there"),
+        ("~stage.rewards", "stage.rewards: required and missing"),
     ],
 )
 def test_grpo_settings_are_checked_before_any_stage_trains(override, say):

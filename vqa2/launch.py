@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from vqa2.core.config import suggest
 from vqa2.core.errors import ConfigError, UserError
@@ -106,6 +106,8 @@ _ADVICE = (
 def _explain(config: str, overrides: Sequence[str], err: Exception) -> str:
     """One line; for a key that does not exist, the nearest one that does."""
     first = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
+    if isinstance(err, InterpolationKeyError):
+        return f"{err.full_key}: taken from a setting that is not there ({first}); set {err.full_key}=..."
     unknown = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", first)
     if unknown is None:
         found = ((re.match(pattern, first), line) for pattern, line in _ADVICE)
