@@ -135,7 +135,8 @@ def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[
             lost + len(missing),
         )
         notes = (f"{part.variant}: license: {part.license}", f"{part.variant}: where to get it: {part.obtain}")
-        yield Diagnosis(wanted=len(media), missing=tuple(missing), broken=tuple(broken), notes=notes)
+        wanted = len(media) + len(part.expected)  # and a list per split
+        yield Diagnosis(wanted=wanted, missing=tuple(missing), broken=tuple(broken), notes=notes)
     yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, held, count, lost),))
 
 
@@ -151,7 +152,7 @@ def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str,
     except DataError as err:
         return media, [(f"labels of {part.variant}", str(err))]
     wrong = [
-        (", ".join(part.files[split]), f"{found[split]} usable rows, {expected} expected")
+        (part.named_files(split), f"{found[split]} usable rows, {expected} expected")
         for split, expected in part.expected.items()
         if found[split] != expected
     ]
@@ -174,7 +175,7 @@ def _disk(root: Path, held: int, count: int, lost: int) -> str:
 
 def _prepared(root: Path) -> Diagnosis:
     """A data root against its own record: media by recorded hashes, sets by their manifests."""
-    if not root.is_dir():
+    if not (root / MARKER).is_file() and not any(root.glob("*.manifest.json")):
         return Diagnosis(wanted=0, missing=(), broken=(), notes=(f"{root}: nothing prepared",))
     media = recorded_media(root)
     recorded = {name: (digest, "not the file that data_prep recorded") for name, digest in media.items()}

@@ -103,12 +103,22 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
     out, rows, marked = Path(run.out), {}, fingerprint([run.source, run.seed, run.media])
     out.mkdir(parents=True, exist_ok=True)
     before = json.loads((out / MARKER).read_text(encoding="utf-8")) if (out / MARKER).is_file() else {}
+    kept = before.get("sets", {}) if before.get("media") == marked else {}
+
+    def mark(sets: dict[str, Any]) -> dict[str, Any]:
+        summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": sets}
+        (out / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        return summary
+
     labels = LabelRun(plan, Path(run.root or run.out), out, seed=run.seed, media=run.media, workers=run.workers)
     try:
         with bars(console is not None) as shown:
             labels.scan_parts(writers, partial(shown.add, "rows read"))
+        # Until all are written, the root has what it had before without them.
+        (out / MARKER).unlink(missing_ok=True)
+        if others := {key: counts for key, counts in kept.items() if key not in writers}:
+            mark(others)
         for key, writer in writers.items():
-            (out / MARKER).unlink(missing_ok=True)
             account = labels.write_set(key, writer)
             manifest = write_label_manifest(labels, key, run.sets[key], account)
             rows[key] = manifest["rows"]
@@ -116,10 +126,7 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
                 _tell(console, manifest)
     finally:
         labels.close()
-    kept = before.get("sets", {}) if before.get("media") == marked else {}
-    summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": {**kept, **rows}}
-    (out / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    return summary
+    return mark({**kept, **rows})
 
 
 def _tell(console: Console, manifest: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Inference: one class for the CLI, Python, benchmarks and rewards. Scores by level softmax, answers by generation.
 
-Level score (VQA², section 4): one prefill of the scoring prompt with the answer begun ("The quality of this video is"),
-softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01. Nothing is generated.
+Level score (VQA², section 4): one prefill of the scoring prompt with the answer begun (texts that the model was trained
+on, kept by its processor), softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01.
+Nothing is generated.
 """
 
 import copy
@@ -15,7 +16,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
-from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
+from vqa2.core.prompts import with_counts
 from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
@@ -76,11 +77,12 @@ class ModelPredictor:
     def length(self, query: Query) -> int:
         """About how many tokens a query takes, by its files' headers: neighbors in length share a batch well."""
         key, motion = self._clips.reader.frames(query)
-        return key * self.processor.tokens_per_frame + motion + len(query.question or SCORE_QUESTION) // 4
+        text = query.question or self.processor.score_question
+        return key * self.processor.tokens_per_frame + motion + len(text) // 4
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
-        return self._each(queries, SCORE_PREFIX, self._score)
+        return self._each(queries, self.processor.score_prefix, self._score)
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; what cannot be read gives an Answer with `error`."""
@@ -95,7 +97,8 @@ class ModelPredictor:
         failed, good = {}, []
         for query in queries:
             try:
-                ids, video = self._prompt(query, query.question or SCORE_QUESTION, self._read(query), begun)
+                asked = query.question or self.processor.score_question
+                ids, video = self._prompt(query, asked, self._read(query), begun)
                 good.append((query, ids, video))
             except MediaError as err:
                 failed[query.id] = Answer(id=query.id, error=err.reason)
@@ -119,7 +122,7 @@ class ModelPredictor:
     def hidden(self, query: Query) -> torch.Tensor:
         """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
         the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, SCORE_QUESTION, self._read(query), "")
+        ids, video = self._prompt(query, self.processor.score_question, self._read(query), "")
         prompt = torch.tensor([ids], device=self.device)
         embeds = self.model.embed(prompt, **self._media([video]))
         states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]

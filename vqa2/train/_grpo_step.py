@@ -7,7 +7,7 @@ Shapes: G completions per prompt, S completions of the step over all processes, 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction
 from vqa2.rewards._scoring import EMPTY, Field, field_of
-from vqa2.train._grpo_collect import Encoded, MicroBatch, Roller, dead_prompts, substitutes, without
+from vqa2.train._grpo_collect import Encoded, MicroBatch, Piece, Roller, dead_prompts, substitutes, without
 from vqa2.train._grpo_inputs import Broken, Pairs
 from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_loss import Aggregation, Scale, Scored, score
@@ -87,7 +87,11 @@ class Steps:
         replacing, no shuffling."""
         mine = list(rows)[self.accelerator.process_index :: self.accelerator.num_processes]
         chunks = [mine[k : k + size] for k in range(0, len(mine), size)]
-        micro = [self.roll(model, self.pairs(chunk), (seed, 0), sampling, {}) for chunk in chunks]
+        micro = []
+        for chunk in chunks:
+            made = self.roll(model, self.pairs(chunk), (seed, 0), sampling, {})
+            # Nothing is trained on them: hundreds of clips at full size would fill the GPU.
+            micro.append(replace(made, pieces=[Piece({}, made.records)]))
         return self._judged(micro, sampling.num, None, EMPTY)
 
     def _judged(self, micro: Sequence[MicroBatch], group: int, shuffle: Key | None, past: Field) -> Judged:

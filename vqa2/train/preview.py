@@ -7,7 +7,7 @@ fragmentation, the framework itself, and, with gradient checkpointing, the one l
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,11 +16,14 @@ from rich.table import Table
 
 from data_prep.run import MARKER
 from vqa2.core.errors import DataError
+from vqa2.core.prompts import SCORE_PREFIX
 from vqa2.core.run import world_size
+from vqa2.core.scale import LEVELS
 from vqa2.data.dataset import ClipCache
 from vqa2.experts.measure import rated
 from vqa2.model.adapter import base_of
 from vqa2.model.build import blueprint
+from vqa2.model.hub import NotAtHand
 from vqa2.model.memory import Shape, activation_bytes, blank
 from vqa2.model.modeling import VQA2Config
 from vqa2.model.processing import VQA2Processor
@@ -32,6 +35,8 @@ from vqa2.train.stages.grpo import Grpo
 from vqa2.train.stages.router import Router
 
 GIB = 2**30
+_STAND_IN_VOCABULARY = 8192
+"""Of the tokenizer that counts text where the model's own cannot be had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +71,9 @@ def _table(job: Job, console: Console) -> Table:
     stage = job.stage
     if isinstance(stage, Router):
         return _router_table(job, stage)
-    rows, quarantined = usable_rows(job.context(ClipCache(0), {}), stage.sets, "train")
-    config, processor = _model(job)
+    context = job.context(ClipCache(0), {})
+    rows, quarantined = usable_rows(context, stage.sets, "train")
+    config, processor, known = _model(job)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)
     if stage.optim.gradient_checkpointing:
@@ -78,8 +84,11 @@ def _table(job: Job, console: Console) -> Table:
     shape = longest(max(found), stage)
     memory = estimate(model, parts, shape, job.spec.engine)
     table = Table("what", "value", title=job.label)
+    table.add_row("model", known)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds(rows).items() if count)
     table.add_row("rows", f"{counted}; {quarantined} left out by the quarantine list")
+    if isinstance(stage, Grpo):
+        table.add_row("held-out prompts", str(len(stage.held_out(context, None))))
     table.add_row("optimizer steps", str(steps(len(rows), stage.optim)))
     for part, (train, total) in parts.items():
         table.add_row(f"parameters, {part}", f"{train:,} train of {total:,}")
@@ -108,12 +117,22 @@ def _order(job: Job) -> str:
     return "yes, in the first batch" if job.spec.engine.longest_first else "no (engine.longest_first=true)"
 
 
-def _model(job: Job) -> tuple[VQA2Config, VQA2Processor]:
-    """The configuration and processor that the stage would start from."""
-    folder = None if job.start is None else base_of(job.start)
+def _model(job: Job) -> tuple[VQA2Config, VQA2Processor, str]:
+    """The configuration and processor that the stage would start from, and where they are from."""
+    folder, model = None if job.start is None else base_of(job.start), job.spec.model
     if folder is not None and (folder / "config.json").is_file():
-        return VQA2Config.from_pretrained(folder), VQA2Processor.from_pretrained(folder)
-    return blueprint(job.spec.model, set_texts(Path(job.spec.data.root)))
+        return VQA2Config.from_pretrained(folder), VQA2Processor.from_pretrained(folder), str(folder)
+    yet = "" if job.start is None or job.after == job.start else f"{job.start} is not there; shown is "
+    texts = set_texts(Path(job.spec.data.root))
+    try:
+        return *blueprint(model, texts), f"{yet}{model.weights or 'random weights'}"
+    except NotAtHand:
+        if not (model.vision and model.text):
+            raise
+    levels = [f"{SCORE_PREFIX} {level}." for level in LEVELS]
+    stand_in = replace(model, weights=None, tokenizer=None, vocab_size=_STAND_IN_VOCABULARY)
+    said = f"{yet}the size of {model.weights} by its YAML; text is counted by a tokenizer made of the sets"
+    return *blueprint(stand_in, [*levels, *texts]), said
 
 
 def steps(rows: int, optim) -> int:

@@ -21,7 +21,7 @@ from annotated_types import Ge
 from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.progress import bars
-from vqa2.core.records import Clip, Query, read_jsonl
+from vqa2.core.records import Clip, Instruction, Query, read_jsonl
 from vqa2.core.run import say, world_size
 from vqa2.experts.measure import Rated, measure, rated
 from vqa2.experts.pool import Pool, PoolSpec
@@ -34,8 +34,8 @@ from vqa2.train.plan import Context
 @register("stage", "router")
 class Router:
     """`rows`: a file of rated training rows in the data root, of which at most `limit` clips (evenly spread; null: all)
-    are used and `held_out`, a share, validate. `readings`: where raw scores are kept. `content_type`: the tag in
-    clips.jsonl that the content type is learned from."""
+    are used and `held_out`, a share, validate. `readings`: where raw scores are kept. `content_type`: the tag of a clip
+    (in clips.jsonl; of published datasets, which have none, in the rows) that the content type is learned from."""
 
     after: str | None
     init_from: str
@@ -55,7 +55,7 @@ class Router:
             raise ConfigError("stage=router: a gate over a frozen backbone trains in one process; start it with python")
         root = Path(context.spec.data.root)
         items = rated(root, self.rows, self.limit)
-        clips = {clip.id: clip for clip in read_jsonl(root / "clips.jsonl", Clip)}
+        shown = self._shown(root)
         predictor = self._backbone(context)
         with self.experts.open() as pool:
             names = self._calibrated(pool)
@@ -63,9 +63,9 @@ class Router:
             curves = {name: pool.bound(name) for name in names}
         features, silent = _features(predictor, items, scores)
         kept = [i for i, item in enumerate(items) if item.media.id in features]
-        types = [clips[items[i].media.id].tags.get(self.content_type, "unknown") for i in kept]
+        types = [shown[items[i].media.id][1] for i in kept]
         known = tuple(sorted(set(types)))
-        to_fit, to_judge = split([clips[items[i].media.id].content for i in kept], self.held_out, context.spec.seed)
+        to_fit, to_judge = split([shown[items[i].media.id][0] for i in kept], self.held_out, context.spec.seed)
         _check_sizes(to_fit, to_judge)
         material = Material(
             features=torch.stack([features[items[i].media.id] for i in kept]),
@@ -95,6 +95,18 @@ class Router:
             "best": best,
             "validation": validation,
         }
+
+    def _shown(self, root: Path) -> dict[str, tuple[str, str]]:
+        """Clip id -> (content, content type). DataError where nothing says what a clip shows."""
+        if (root / "clips.jsonl").is_file():
+            found = [(c.id, c.content, c.tags) for c in read_jsonl(root / "clips.jsonl", Clip)]
+        else:
+            rows = read_jsonl(root / self.rows, Instruction)
+            found = [(row.clip_id, row.tags.get("content", ""), row.tags) for row in rows]
+        unknown = [ident for ident, content, _ in found if not content]
+        if unknown:
+            raise DataError(f"{root / self.rows}: {unknown[0]}: no tag `content`; write the set again with data_prep")
+        return {ident: (content, tags.get(self.content_type, "unknown")) for ident, content, tags in found}
 
     def _shape(self, material: Material, names: tuple[str, ...], types: tuple[str, ...]) -> Shape:
         width = material.features.shape[1]

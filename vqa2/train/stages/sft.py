@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from vqa2.core.config import register
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
 from vqa2.core.run import rank, say, world_size
 from vqa2.data.dataset import Collator, as_dataset
 from vqa2.model.tune import Audit, Tune, parameter_groups
@@ -99,6 +100,9 @@ class Sft:
         set_seed(context.spec.seed)
         rows, quarantined = usable_rows(context, self.sets, "train")
         model, processor = starting_model(context, self.tune)
+        if any(row.turns[0].user == SCORE_QUESTION for row in rows):
+            # It learns our question, whatever a converted checkpoint was asked before.
+            processor.score_question, processor.score_prefix = SCORE_QUESTION, SCORE_PREFIX
         parts = report_parts(model)
         say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
