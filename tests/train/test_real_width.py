@@ -15,7 +15,7 @@ from vqa2.launch import composed
 from vqa2.train.plan import train
 
 ONE_LAYER = [
-    "model.weights=null", "model.tokenizer=null", "model.vocab_size=300",
+    "model.weights=null", "model.tokenizer=null", "model.vocab_size=600",
     "model.vision.num_hidden_layers=1", "model.text.num_hidden_layers=1",
 ]  # fmt: skip
 
