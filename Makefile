@@ -18,6 +18,7 @@ help: ## list the targets
 
 setup: $(VENV)/.done ## virtual environment with everything pinned
 $(VENV)/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: $(PYTHON) is Python " + sys.version.split()[0] + ", 3.10 or newer is needed: make setup PYTHON=<newer>")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q torch==2.13.0 -c constraints.txt
 	$(RUN) -m pip install -q -e ".[dev]" -c constraints.txt

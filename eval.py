@@ -29,4 +29,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, "eval")

@@ -4,4 +4,4 @@ from vqa2.launch import guarded
 from vqa2.tables import main
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, "table")

@@ -16,4 +16,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, "train")

@@ -1,9 +1,10 @@
 """Speed of data preparation: `python benchmarks/data_preparation.py [ROWS] [FOLDER]`.
 
 Rows a second and peak memory of a set from a label list (media=skip), at a tenth of ROWS (default 157,755, the size of
-VQA²'s instruction dataset) and at ROWS, each in a process of its own. Then files a second of probing (first frame,
-packets, hash), with one and two processes, against bare opening with PyAV of the same files, in the same run; FOLDER
-holds the clips, without one forty short ones are written.
+VQA²'s instruction dataset) and at ROWS, each in a process of its own. The rows are read as training reads them, held in
+memory and streamed, without clips. Then files a second of probing (first frame, packets, hash), with one and two
+processes, against bare opening with PyAV of the same files, in the same run; FOLDER holds the clips, without one forty
+short ones are written.
 """
 
 import multiprocessing
@@ -40,6 +41,25 @@ def rows_set(folder: Path, rows: int) -> tuple[float, float, float]:
     assert prepare(run, progress=False)["sets"] == {"scoring_ugc": {"train": rows}}
     spent = time.perf_counter() - started, time.process_time() - used
     return *spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def reading(folder: Path, streamed: bool) -> tuple[float, float, float]:
+    """Seconds to the first row and to the last one of an epoch, and MiB that the process grew by."""
+    from vqa2.data.dataset import as_dataset, as_rows, load_rows
+    from vqa2.data.stream import Stream
+
+    root, sets, before = folder / "out", {"scoring_ugc": 1.0}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    if streamed:
+        rows = Stream(root, sets, "train", seed=0, buffer=10_000, bad=set())
+    else:
+        rows = as_dataset(load_rows(root, sets, "train", 0))
+    as_rows([rows[0]])
+    first = time.perf_counter() - started
+    for place in range(len(rows)):
+        as_rows([rows[place]])
+    spent = time.perf_counter() - started
+    return first, spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def clips(folder: Path) -> list[Path]:
@@ -82,11 +102,18 @@ def main() -> None:
     console = Console()
     total = int(sys.argv[1]) if len(sys.argv) > 1 else 157_755
     table = Table("rows", "seconds", "of the processor", "rows / s", "peak MiB of the process")
+    read = Table("rows", "read", "seconds to the first", "to the last", "MiB")
+    processes = multiprocessing.get_context("spawn")
     for rows in (total // 10, total):
-        with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
-            spent, used, peak = pool.apply(rows_set, (Path(folder), rows))
-        table.add_row(f"{rows:,}", f"{spent:.1f}", f"{used:.1f}", f"{rows / spent:,.0f}", f"{peak:.0f}")
-    console.print(table)
+        with tempfile.TemporaryDirectory() as folder:
+            with processes.Pool(1) as pool:
+                spent, used, peak = pool.apply(rows_set, (Path(folder), rows))
+            table.add_row(f"{rows:,}", f"{spent:.1f}", f"{used:.1f}", f"{rows / spent:,.0f}", f"{peak:.0f}")
+            for name, streamed in (("in memory", False), ("streamed", True)):
+                with processes.Pool(1) as pool:
+                    first, last, grown = pool.apply(reading, (Path(folder), streamed))
+                read.add_row(f"{rows:,}", name, f"{first:.1f}", f"{last:.1f}", f"{grown:.0f}")
+    console.print(table, read)
     with tempfile.TemporaryDirectory() as folder:
         given = Path(sys.argv[2]) if len(sys.argv) > 2 else None
         paths = sorted(p for p in given.iterdir() if p.suffix in SUFFIXES) if given else clips(Path(folder))

@@ -5,15 +5,18 @@ log-probabilities, backward and optimizer step. Unshared is what trl.GRPOTrainer
 repeated G times through `generate`, and again through one forward over G whole sequences. Greedy tokens of the two
 rollouts are compared. Every measurement is a process of its own, one thread: CPU seconds (wall time on a busy machine
 measures the neighbors) and the peak of resident memory over what the model alone took.
+
+Results go to OUT/grpo_speed.csv; shapes that are in it are not measured again, so that a call may be cut short or split
+(`--most 3`); with all of them there, OUT/grpo_speed.png is drawn.
 """
 
 import argparse
+import csv
 import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,9 @@ MODEL = [
 BASE = {"keys": 16, "group": 8, "length": 64}
 GROWTH = {"keys": (8, 16, 32), "group": (2, 4, 8, 16), "length": (16, 64, 256)}
 MOTION_PER_KEY = 15
+MEASURED = {"rollout_s": 2, "update_s": 2, "peak_mb": 0}
+"""What is measured, and its digits."""
+SIDES = ("shared", "unshared")
 
 
 def prepared(keys: int):
@@ -158,69 +164,69 @@ def apart(job: dict) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(shape: dict[str, int]) -> dict:
-    """Both sides at one shape; they must agree."""
-    ours, theirs = (apart({"side": side, "shape": shape}) for side in ("shared", "unshared"))
+def compare(shape: dict[str, int]) -> dict[str, float]:
+    """Both sides at one shape, which must agree: a row of the table."""
+    made = {side: apart({"side": side, "shape": shape}) for side in SIDES}
+    ours, theirs = made.values()
     assert ours["ids"] == theirs["ids"], f"greedy tokens differ at {shape}"
     assert abs(ours["logp"] - theirs["logp"]) < 1e-5 * abs(theirs["logp"]), (ours["logp"], theirs["logp"])
-    for side in (ours, theirs):
-        del side["ids"]
-    return {**shape, "prefix": ours["prefix"], "ours": ours, "theirs": theirs}
+    columns = {f"{side}_{name}": round(found[name], 3) for side, found in made.items() for name in MEASURED}
+    return {**shape, "prefix": ours["prefix"], **columns}
 
 
-def whole(side: dict) -> float:
-    return side["rollout_s"] + side["update_s"]
+def ratios(row: dict[str, float]) -> dict[str, float]:
+    """Unshared over shared."""
+    whole = [row[f"{side}_rollout_s"] + row[f"{side}_update_s"] for side in ("unshared", "shared")]
+    names = {"rollout": "rollout_s", "log-probabilities and update": "update_s", "peak memory": "peak_mb"}
+    parts = {label: row[f"unshared_{name}"] / row[f"shared_{name}"] for label, name in names.items()}
+    return {"whole step": whole[0] / whole[1], **parts}
 
 
-def show(results: list[dict], console: Console) -> None:
-    table = Table("prefix", "G", "length", "rollout s", "update s", "step s", "speed-up", "peak MB")
-    for r in results:
-        ours, theirs = r["ours"], r["theirs"]
-        table.add_row(
-            str(r["prefix"]),
-            str(r["group"]),
-            str(r["length"]),
-            f"{ours['rollout_s']:.2f} | {theirs['rollout_s']:.2f}",
-            f"{ours['update_s']:.2f} | {theirs['update_s']:.2f}",
-            f"{whole(ours):.2f} | {whole(theirs):.2f}",
-            f"{whole(theirs) / whole(ours):.2f}",
-            f"{ours['peak_mb']:.0f} | {theirs['peak_mb']:.0f}",
-        )
+def show(rows: list[dict[str, float]], console: Console) -> None:
+    table = Table("prefix", "G", "length", "rollout s", "update s", "step", "peak MB", title="shared, unshared")
+    for r in rows:
+        pairs = [[f"{r[f'{side}_{name}']:.{n}f}" for side in SIDES] for name, n in MEASURED.items()]
+        rollout, update, peak = map(", ".join, pairs)
+        shape = (f"{r[name]:.0f}" for name in ("prefix", "group", "length"))
+        table.add_row(*shape, rollout, update, f"{ratios(r)['whole step']:.1f} times", peak)
     console.print(table)
 
 
-def plot(results: list[dict], path: Path) -> None:
+def plot(rows: list[dict[str, float]], path: Path) -> None:
     """Speed-up of the whole step, of its halves, and the memory ratio over prefix, G and completion length."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines: dict[str, Callable[[dict], float]] = {
-        "whole step": lambda r: whole(r["theirs"]) / whole(r["ours"]),
-        "rollout": lambda r: r["theirs"]["rollout_s"] / r["ours"]["rollout_s"],
-        "log-probabilities and update": lambda r: r["theirs"]["update_s"] / r["ours"]["update_s"],
-        "peak memory": lambda r: r["theirs"]["peak_mb"] / r["ours"]["peak_mb"],
-    }
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
     names = {"keys": "prefix tokens", "group": "completions per prompt (G)", "length": "completion tokens"}
     for axis, (key, label) in zip(axes, names.items()):
-        others = [k for k in BASE if k != key]
-        rows = sorted((r for r in results if all(r[k] == BASE[k] for k in others)), key=lambda r: r[key])
-        x = [r["prefix" if key == "keys" else key] for r in rows]
-        for name, value in lines.items():
-            axis.plot(x, [value(r) for r in rows], marker="o", linestyle="--" if "memory" in name else "-", label=name)
+        some = sorted((r for r in rows if all(r[k] == BASE[k] for k in BASE if k != key)), key=lambda r: r[key])
+        x = [r["prefix" if key == "keys" else key] for r in some]
+        for name in ratios(some[0]):
+            style = "--" if "memory" in name else "-"
+            axis.plot(x, [ratios(r)[name] for r in some], marker="o", linestyle=style, label=name)
         axis.axhline(1, color="gray", linewidth=0.8)
-        axis.set(xlabel=label, xscale="log", xticks=x, xticklabels=[str(v) for v in x])
+        axis.set(xlabel=label, xscale="log", xticks=x, xticklabels=[f"{v:.0f}" for v in x])
         axis.minorticks_off()
     axes[0].set_ylabel("unshared / shared")
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def measured(path: Path) -> list[dict[str, float]]:
+    """The rows of an earlier call."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--base", action="store_true", help="the base shape only, no growth")
+    options.add_argument("--most", type=int, default=99, help="shapes to measure in this call, the base shape first")
     options.add_argument("--out", type=Path, default=Path("docs/results"))
     options.add_argument("--one", help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -228,18 +234,21 @@ def main() -> None:
     if given.one:
         sys.stdout.write(json.dumps(measure(**json.loads(given.one))) + "\n")
         return
-    shapes = [BASE, *(BASE | {k: v} for k in GROWTH for v in GROWTH[k] if v != BASE[k])]
-    shapes = shapes[:1] if given.base else shapes
-    console, results = Console(width=110), []
-    for shape in shapes:
-        results.append(compare(shape))
-        show(results[-1:], console)
-    console.print("shared | unshared")
-    show(results, console)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "grpo_speed.json").write_text(json.dumps(results, indent=1) + "\n")
-    if not given.base:
-        plot(results, given.out / "grpo_speed.png")
+    path, console = given.out / "grpo_speed.csv", Console(width=110)
+    shapes = [BASE, *(BASE | {k: v} for k in GROWTH for v in GROWTH[k] if v != BASE[k])]
+    rows = measured(path)
+    missing = [s for s in shapes if not any(all(r[k] == s[k] for k in s) for r in rows)]
+    for shape in missing[: given.most]:
+        rows.append(compare(shape))
+        show(rows[-1:], console)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    show(rows, console)
+    if len(rows) == len(shapes):
+        plot(rows, given.out / "grpo_speed.png")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 `python benchmarks/grpo_trl.py`.
 
 Both train the same stock LLaVA-OneVision (random weights from a seed, every weight trains) on the same prompt, one
-image of more than 1,000 tokens, G = 8, 64 tokens a completion, AdamW; no KL, no gradient checkpointing, fp32, one
-thread. Each trainer samples its own completions; their mean lengths are printed, because random weights now and then
-write the end token. Mean CPU seconds of three whole steps.
+image of more than 1,000 tokens, G = 8, AdamW; no KL, no gradient checkpointing, fp32, one thread. Each trainer samples
+its own completions, of 64 tokens all: no token ends them. Mean CPU seconds of three whole steps, and the peak of
+resident memory over what model and trainer alone took; each side is a process of its own.
 """
 
+import json
+import resource
+import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -129,7 +134,7 @@ class One:
         return None
 
     def collate(self, rows, videos=None):
-        return self.batch | {"rows": list(rows)}
+        return self.batch | {"rows": list(rows), "dropped_key_frames": 0}
 
 
 def few_a(completions, **_):
@@ -162,11 +167,13 @@ def trainer(side: str, made: LlavaOnevisionProcessor, image: Image.Image, out: s
     args = arguments(out)
     if side == "TRL":
         rows = Dataset.from_list([{"prompt": [{"role": "user", "content": QUESTION}], "image": image}] * STEPS)
+        args.generation_kwargs = {"min_new_tokens": LENGTH}
         network = model(made, LlavaOnevisionForConditionalGeneration)
         return GRPOTrainer(network, few_a, args, rows, processing_class=made)
     turns = (Turn(user=QUESTION, assistant=""),)
     row = Instruction(id="r", clip_id="c", kind="image", media="i.png", task="grpo", turns=turns, mos=50.0)
-    rewards, packing = {"a": TrlReward(few_a, 1.0)}, Packing(max_tokens=1_000_000, attention="sdpa")
+    rewards, room = {"a": TrlReward(few_a, 1.0)}, 1_000_000
+    packing = Packing(max_tokens=room, rollout_tokens=room, attention="sdpa")
     nothing = Alarms(steps=0, patience=1, parse_rate=0.0, length=0.5, stop=False)
     control = Control(
         resample_rounds=0,
@@ -176,25 +183,45 @@ def trainer(side: str, made: LlavaOnevisionProcessor, image: Image.Image, out: s
         show=Show(every=0, prompts=1),
     )
     one = One(made, image, QUESTION)
-    return OurTrainer(model(made, Stock), args, [row] * STEPS, one, rewards, made.tokenizer, packing, control)
+    ours = OurTrainer(model(made, Stock), args, [row] * STEPS, one, rewards, made.tokenizer, packing, control)
+    ours.sampling = replace(ours.sampling, ends=())
+    return ours
+
+
+def measure(side: str) -> dict:
+    """CPU seconds of a step, peak memory in MB, prompt and mean completion lengths."""
+    made, pixels = processor(), np.random.default_rng(0).integers(0, 256, (2 * SIDE, 2 * SIDE, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    with tempfile.TemporaryDirectory() as out:
+        runner = trainer(side, made, image, out)
+        runner.remove_callback(PrinterCallback)
+        start, began = memory(), time.process_time()
+        runner.train()
+        return {
+            "seconds": (time.process_time() - began) / STEPS,
+            "peak_mb": memory() - start,
+            "prefix": One(made, image, QUESTION).batch["input_ids"].shape[1],
+            "lengths": [r["completions/mean_length"] for r in runner.state.log_history if "reward" in r],
+        }
+
+
+def memory() -> float:
+    """Peak of resident memory so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    made, console, seconds = processor(), Console(width=110), {}
-    pixels = np.random.default_rng(0).integers(0, 256, (2 * SIDE, 2 * SIDE, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    console.print(f"prefix {One(made, image, QUESTION).batch['input_ids'].shape[1]} tokens, G {GROUP}")
+    if len(sys.argv) > 1:
+        sys.stdout.write("\n" + json.dumps(measure(sys.argv[1])) + "\n")
+        return
+    console, made = Console(width=110), {}
     for side in ("ours", "TRL"):
-        with tempfile.TemporaryDirectory() as out:
-            runner = trainer(side, made, image, out)
-            runner.remove_callback(PrinterCallback)
-            began = time.process_time()
-            runner.train()
-            seconds[side] = (time.process_time() - began) / STEPS
-            lengths = [r["completions/mean_length"] for r in runner.state.log_history if "reward" in r]
-        console.print(f"{side}: {seconds[side]:.2f} CPU s a step, mean lengths {lengths}")
-    console.print(f"TRL / ours: {seconds['TRL'] / seconds['ours']:.2f}")
+        done = subprocess.run([sys.executable, __file__, side], stdout=subprocess.PIPE, text=True, check=True)
+        made[side] = json.loads(done.stdout.splitlines()[-1])
+        console.print(side, made[side])
+    ratio = {name: made["TRL"][name] / made["ours"][name] for name in ("seconds", "peak_mb")}
+    console.print(f"TRL / ours: {ratio['seconds']:.2f} in seconds, {ratio['peak_mb']:.2f} in memory")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""`python -m data_prep [command] [key=value ...]`: source media -> instruction sets, or one of COMMANDS."""
+"""`python -m data_prep [key=value ...]`: media of a source -> clips, instruction sets and manifests. Or a command:
+`python -m data_prep extend|agentic|agentic_eval|leaks|check [key=value ...]`, each with a `--help` of its own.
+"""
 
 import sys
 from collections.abc import Callable
@@ -83,6 +85,6 @@ if __name__ == "__main__":
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         command, positional = COMMANDS[words[0]]
-        guarded(command, words[1:], positional)
+        guarded(command, words[0], words[1:], positional)
     else:
-        guarded(main)
+        guarded(main, "data_prep")

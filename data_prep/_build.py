@@ -21,6 +21,7 @@ from PIL import Image
 
 from data_prep._degrade import SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
+from data_prep._files import read_record, write_whole
 from data_prep._pseudo_mos import VMAF_VALID, from_strength, vmaf, with_stalls
 from data_prep._recipe import Recipe
 from vqa2.core.records import Clip, Distortion, Stall
@@ -106,7 +107,7 @@ def run_jobs(
     are the recorded ones. What is finished is recorded as it goes, so that a killed run continues.
     """
     path = root / "media" / "index.json"
-    index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    index = read_record(path) if path.is_file() else {}
     for split in SPLITS:
         (root / "media" / split).mkdir(parents=True, exist_ok=True)
     # In the order of contents, because a worker keeps the last pictures it read.
@@ -136,9 +137,7 @@ def _fresh(root: Path, recipe: Recipe, job: Job, old: dict[str, Any] | None) -> 
 
 
 def _record(path: Path, index: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(index, sort_keys=True), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(index, sort_keys=True))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from skimage.metrics import structural_similarity
 
 from data_prep._contents import COLOR_PHOTOS, picture
 from data_prep._degrade import COLOR, SPATIAL, degrade
-from vqa2.core.errors import DataError
+from vqa2.core.config import suggest
+from vqa2.core.errors import ConfigError, DataError
 
 # Light, color and contrast happen in the camera before blur, noise in the sensor after it, coding last.
 _ORDER = ("overexposure", "underexposure", "low contrast", "high contrast", "oversaturation", "desaturation",
@@ -44,10 +45,14 @@ class Sample:
     ssim: float
 
 
-def contents(folder: str | None) -> list[str]:
-    """Files of a folder, or the names of the embedded color photographs. DataError where there are none."""
+def contents(folder: str | None, embedded: Sequence[str]) -> list[str]:
+    """Files of a folder, or without one the `embedded` photographs. DataError where there are none, ConfigError for a
+    name that is no embedded color photograph."""
     if folder is None:
-        return list(COLOR_PHOTOS)
+        for name in embedded:
+            if name not in COLOR_PHOTOS:
+                raise ConfigError(f"agentic_eval.contents: no photograph {name!r}{suggest(name, list(COLOR_PHOTOS))}")
+        return list(embedded)
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder of pictures")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, written row by row; hashes of files, and those that a data root records."""
+"""Files that appear whole or not at all, at once or row by row; hashes of files, and those that a data root records."""
 
 import hashlib
 import json
@@ -7,6 +7,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from vqa2.core.errors import DataError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A text file under its name only when it is complete: a kill leaves the old one or none."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What data_prep noted about its own files. DataError where it is no longer readable."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise DataError(f"{path}: damaged ({err}); remove it and run data_prep again") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: damaged (no JSON object); remove it and run data_prep again")
+    return found
 
 
 class Parts:
@@ -57,7 +77,7 @@ def recorded_media(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     index = root / "media" / "index.json"
     if index.is_file():
-        found = {e["clip"]["path"]: e["sha256"] for e in json.loads(index.read_text(encoding="utf-8")).values()}
+        found = {e["clip"]["path"]: e["sha256"] for e in read_record(index).values()}
     for path in sorted(root.glob("*.media.jsonl")):
         with path.open(encoding="utf-8") as lines:
             found |= {row["path"]: row["sha256"] for row in map(json.loads, lines)}

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep._files import sha256_of
+from data_prep._files import sha256_of, write_whole
+from data_prep._output import set_files
 from data_prep.labels import Account, LabelRun
 from vqa2.core.run import fingerprint, git_state
 
@@ -32,17 +33,13 @@ def write_label_manifest(run: LabelRun, key: str, values: dict[str, Any], accoun
         "git": git_state(),
     }
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    path = run.out / f"{key}.manifest.json"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(run.out / f"{key}.manifest.json", text)
     return manifest
 
 
 def _files(run: LabelRun, key: str, account: Account) -> Iterator[str]:
     for split in account.rows:
-        yield f"{key}.{split}.jsonl"
-        yield f"parquet/{key}/{split}.parquet"
+        yield from set_files(key, split)
     yield f"{key}.excluded.jsonl"
     if run.index is not None:
         yield f"{key}.media.jsonl"

@@ -138,11 +138,14 @@ class MediaIndex:
         """`root`: folder that paths are relative to."""
         out.mkdir(parents=True, exist_ok=True)
         self.root, self.workers = root, workers
-        self._db = sqlite3.connect(out / ".media.sqlite")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS media"
-            " (path TEXT PRIMARY KEY, stamp TEXT, recipe TEXT, error TEXT, probe TEXT) WITHOUT ROWID"
-        )
+        try:
+            self._db = sqlite3.connect(out / ".media.sqlite")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS media"
+                " (path TEXT PRIMARY KEY, stamp TEXT, recipe TEXT, error TEXT, probe TEXT) WITHOUT ROWID"
+            )
+        except sqlite3.Error as err:
+            raise DataError(f"{out / '.media.sqlite'}: {err}; where it is damaged, remove it") from None
         self._db.execute("CREATE TEMP TABLE used (path TEXT PRIMARY KEY) WITHOUT ROWID")
         self.opened = 0
 

@@ -24,12 +24,17 @@ SCHEMA = pa.schema(
 """`tags` is a JSON object, because its keys differ from set to set."""
 
 
+def set_files(name: str, split: str) -> tuple[str, str]:
+    """The files of a set's split, relative to the data root: JSON lines, Parquet."""
+    return f"{name}.{split}.jsonl", f"parquet/{name}/{split}.parquet"
+
+
 def write_rows(root: Path, name: str, split: str, rows: Iterable[Instruction]) -> Counter[str]:
-    """`<name>.<split>.jsonl` and `parquet/<name>/<split>.parquet`; returns rows by task and by source (the part of
-    clip_id before the slash), under `task:` and `source:`."""
-    lines = root / f"{name}.{split}.jsonl"
-    table = root / "parquet" / name / f"{split}.parquet"
-    table.parent.mkdir(parents=True, exist_ok=True)
+    """Both files of a set's split; returns rows by task and by source (the part of clip_id before the slash), under
+    `task:` and `source:`."""
+    lines, table = (root / file for file in set_files(name, split))
+    for path in (lines, table):
+        path.parent.mkdir(parents=True, exist_ok=True)
     parts = [path.with_name(f"{path.name}.part") for path in (lines, table)]
     counts: Counter[str] = Counter()
     with parts[0].open("w", encoding="utf-8") as out, pq.ParquetWriter(parts[1], SCHEMA, compression="zstd") as packed:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
+from vqa2.agents.roles import described
 from vqa2.core.config import spec
 
 GLOBAL = "Global"
@@ -44,8 +45,7 @@ class Library:
 
     def describe(self, name: str) -> str:
         """A tool's strengths in words, without its name."""
-        strengths = self.tools[name].strengths
-        return f"best at {', '.join(strengths)}" if strengths else "no known strengths"
+        return described(self.tools[name].strengths)
 
 
 @dataclass(frozen=True, kw_only=True)

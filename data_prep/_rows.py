@@ -71,7 +71,7 @@ def played(row: Row | Bad, stalls: Sequence[Stall], frames: int, fps: float) -> 
 def checked(path: Path) -> Path:
     """The file, refused where it is missing, empty or UTF-16."""
     if not path.is_file():
-        raise DataError(f"{path}: no such label file; the source's YAML says where it comes from (`obtain`)")
+        raise DataError(f"{path}: no such file")
     with path.open("rb") as handle:
         start = handle.read(2)
     if not start:

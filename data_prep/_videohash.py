@@ -6,7 +6,6 @@ overlays of any size, changed speed.
 
 import sqlite3
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,16 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 from PIL import Image
 
+from data_prep._media import Workers
+from data_prep._scan import batches
 from vqa2.core.config import spec
-from vqa2.core.errors import MediaError
+from vqa2.core.errors import DataError, MediaError
 
 _SIDE = 64
 _BLOCK = 1 << 22
 """Pairs of frames compared at a time."""
+_WINDOW = 64
+"""Files that are read between two writings of the cache."""
 
 
 @spec
@@ -96,8 +99,7 @@ def signatures(paths: Sequence[Path], rules: VideoRules, workers: int, advance) 
     """Of many files, in order, failures in their place; from the cache where size and time of change are the old
     ones."""
     Path(rules.cache).parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(rules.cache, timeout=60)) as db:
-        db.execute("CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, hashes BLOB, slots BLOB)")
+    with closing(_cache(rules.cache)) as db:
         made: dict[Path, Signature | MediaError] = {}
         for path in dict.fromkeys(paths):
             row = db.execute("SELECT hashes, slots FROM signatures WHERE key = ?", (_key(path, rules),)).fetchone()
@@ -105,15 +107,25 @@ def signatures(paths: Sequence[Path], rules: VideoRules, workers: int, advance) 
                 made[path] = Signature(np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.int32))
                 advance()
         todo = [p for p in dict.fromkeys(paths) if p not in made]
-        with ProcessPoolExecutor(workers) as pool:
-            for path, found in zip(todo, pool.map(_try, todo, [rules] * len(todo), chunksize=1)):
-                made[path] = found
-                advance()
-                if isinstance(found, Signature):
-                    values = (_key(path, rules), found.hashes.tobytes(), found.slots.tobytes())
-                    with db:
-                        db.execute("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", values)
+        with closing(Workers(workers)) as pool:
+            for window in batches(todo, _WINDOW):
+                for path, found in zip(window, pool.map(_try, [(path, rules) for path in window], None)):
+                    made[path] = found or MediaError(path, "the decoder crashed")
+                    advance()
+                    if isinstance(found, Signature):
+                        values = (_key(path, rules), found.hashes.tobytes(), found.slots.tobytes())
+                        with db:
+                            db.execute("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", values)
     return [made[p] for p in paths]
+
+
+def _cache(path: str) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, timeout=60)
+        db.execute("CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, hashes BLOB, slots BLOB)")
+    except sqlite3.Error as err:
+        raise DataError(f"{path}: {err}; where it is damaged, remove it or set video.cache") from None
+    return db
 
 
 def _try(path: Path, rules: VideoRules) -> Signature | MediaError:

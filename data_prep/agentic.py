@@ -1,16 +1,15 @@
 """Depictions -> instruction rows for AgenticIQA's roles (AgenticIQA-200K, sections 3.3 and B): planner, executor
-(detection, analysis, tool selection) and summarizer, in the JSON of the paper's inference prompts.
+(detection, analysis, tool selection) and summarizer, in the agent's own prompts and reply forms.
 
 Departs from the paper, which has GPT-4o write everything and publishes no rows: a writer gives issues and queries with
-answers, which are checked; plans and tool choices follow from rules (data_prep/_plans.py). Nothing runs a tool here:
-tool scores come from a file, and a query that names a tool without a known score gets no summary. Planner and
-tool-selection rows are text alone, because neither reads the picture.
+answers, which are checked; plans and tool choices follow from rules (data_prep/_plans.py), rows from both
+(data_prep/_role_rows.py). Nothing runs a tool here: tool scores come from a file, and a query that names a tool without
+a known score gets no summary. Planner and tool-selection rows are text alone, because neither reads the picture.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,27 +17,23 @@ from typing import Annotated, Any
 from annotated_types import Ge, Interval
 from rich.console import Console
 
-from data_prep._dealer import Dealer
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of
+from data_prep._files import Parts, sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import Limits, plain
-from data_prep._plans import Library, by_object, plan_of, selected
+from data_prep._plans import Library
+from data_prep._role_rows import ROLES, Recipe, RoleRows, Scores
 from data_prep._trace_rules import TraceRules, Wording
-from data_prep._traces import UNSTATED, Asked, Issue, Seen, Traces, issue_refusal, query_of, query_refusal, relevant
+from data_prep._traces import Traces, issue_refusal, query_refusal
 from data_prep._write import rng_of
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.llm import BadReply, Reply, Request, open_llm
-from vqa2.core.prompts import LETTERS
-from vqa2.core.records import Depiction, Instruction, Turn
+from vqa2.core.records import Depiction
 from vqa2.core.run import fingerprint, git_state
 
-ROLES = {"planner": "planner", "detection": "executor", "analysis": "executor", "selection": "executor",
-         "summarizer": "summarizer"}  # fmt: skip
-"""Subtask -> role."""
-Scores = dict[tuple[str, str], float]
-"""(clip id, tool) -> score on 1-5."""
+FILES = tuple(f"{role}.{split}.jsonl" for role in dict.fromkeys(ROLES.values()) for split in ("train", "test"))
+"""What is written: sets of a data root, where `out` is the folder `agent` in it."""
 
 
 @spec
@@ -51,7 +46,7 @@ class Prompt:
 
 @spec
 class AgenticRun:
-    """`depictions` -> `out`/{planner,executor,summarizer}.jsonl and a manifest; see conf/agentic.yaml."""
+    """`depictions` -> `out`/{planner,executor,summarizer}.{train,test}.jsonl and a manifest; see conf/agentic.yaml."""
 
     depictions: str
     out: str
@@ -62,18 +57,17 @@ class AgenticRun:
     tools: Library
     queries: Annotated[int, Ge(1)]
     reference_share: Annotated[float, Interval(ge=0, le=1)]
+    bare_share: Annotated[float, Interval(ge=0, le=1)]
+    test_share: Annotated[float, Interval(ge=0, lt=1)]
     scores: str | None
     limits: Limits
     wording: Wording
-    roles: dict[str, str]
     max_cost: Annotated[float, Ge(0)] | None
     give_up_after: Annotated[int, Ge(1)]
     tolerate: Annotated[int, Ge(0)]
     prompt: Prompt
 
     def __post_init__(self) -> None:
-        if set(self.roles) != set(ROLES):
-            raise ConfigError(f"agentic.roles: needs exactly {', '.join(ROLES)}, got {', '.join(self.roles)}")
         unknown = sorted(set(self.tools.known_as) - set(self.lexicon.attributes))
         if unknown:
             raise ConfigError(f"agentic.tools.known_as.{unknown[0]}: no attribute of the lexicon")
@@ -93,14 +87,14 @@ def agentic(run: AgenticRun, console: Console) -> dict[str, Any]:
         tolerate=run.tolerate,
     )
     scores = read_scores(Path(run.scores), run.tools) if run.scores is not None else {}
-    files = (*(f"{role}.jsonl" for role in dict.fromkeys(ROLES.values())), "rejected.jsonl", FAILED)
+    files = (*FILES, "rejected.jsonl", FAILED)
     with Parts(Path(run.out), files) as parts:
         rows = _Rows(run, scores, parts)
         total, failed = write_all(job, parts, rows.add, console)
         parts.keep(*files)
     manifest = {**rows.manifest(), "depictions": total, "failed": failed}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (Path(run.out) / "agentic.manifest.json").write_text(text, encoding="utf-8")
+    write_whole(Path(run.out) / "agentic.manifest.json", text)
     return manifest
 
 
@@ -136,17 +130,19 @@ def read_scores(path: Path, library: Library) -> Scores:
 
 
 class _Rows:
-    """Writes the rows of every depiction and counts what becomes of issues, queries and subtasks."""
+    """Checks what was written about a depiction, writes its rows and counts what becomes of it."""
 
     def __init__(self, run: AgenticRun, scores: Scores, parts: Parts) -> None:
-        self.run, self.scores, self.parts = run, scores, parts
-        self.dealer = Dealer(run.seed, "agentic")
+        self.run, self.parts = run, parts
+        recipe = Recipe(
+            lexicon=run.lexicon, tools=run.tools, wording=run.wording, reference_share=run.reference_share,
+            bare_share=run.bare_share, seed=run.seed, writer=run.llm["name"],
+        )  # fmt: skip
+        self.made = RoleRows(recipe, scores)
         self.got: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.without: Counter[str] = Counter()
-        self.places: Counter[str] = Counter()
-        self.yes_no: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
+        self.lacking = 0
 
     def add(self, depiction: Depiction, outcome: Reply | BadReply) -> None:
         """Rows of one depiction; refused replies, issues and queries go to rejected.jsonl."""
@@ -155,8 +151,20 @@ class _Rows:
         if isinstance(outcome, BadReply):
             return
         self.tokens.update({"prompt": outcome.usage.prompt_tokens, "completion": outcome.usage.completion_tokens})
-        traces: Traces = outcome.parsed
-        issues = []
+        told = replace(depiction, tags={**depiction.tags, "split": self._split(depiction)})
+        for row in self.made.of(told, self._checked(told, outcome.parsed)):
+            name = f"{row.task}.{row.tags['split']}.jsonl"
+            self.got[name] += 1
+            self.parts.write(name, asdict(row))
+
+    def _split(self, depiction: Depiction) -> str:
+        """The depiction's own split, or one that is drawn for its clip."""
+        rng = rng_of(self.run.seed, "agentic", "split", depiction.clip_id)
+        return depiction.tags.get("split") or ("test" if rng.random() < self.run.test_share else "train")
+
+    def _checked(self, depiction: Depiction, traces: Traces) -> Traces:
+        """The issues and queries that may be used."""
+        issues, queries = [], []
         for issue in traces.issues:
             reason = issue_refusal(issue, self.run.limits, self.run.lexicon)
             if reason:
@@ -174,111 +182,9 @@ class _Rows:
                 self._refuse(depiction, "query", asked.model_dump(), reason)
                 continue
             seen.add(plain(asked.query))
-            self._trace(depiction, asked, issues, len(seen))
-        self.without["queries"] += self.run.queries - len(seen)
-
-    def _trace(self, depiction: Depiction, asked: Asked, issues: Sequence[Issue], number: int) -> None:
-        """All rows of one query."""
-        query, told = query_of(asked, self.run.lexicon), self.run.roles
-        rng = rng_of(self.run.seed, "agentic", depiction.id, str(number), "reference")
-        modes = [self.run.tools.tools[name].reference for name in asked.tools]
-        reference = any(modes) if modes else bool(rng.random() < self.run.reference_share)
-        made = plan_of(query, reference)
-        given = "given" if reference else "not given"
-        row = partial(self._row, depiction, number)
-        row("planner", told["planner"].format(query=query.text, reference=given), made, text=True)
-        about = relevant(asked, issues, self.run.lexicon) if query.kind == "IQA" else []
-        there = [seen for seen in about if seen.severity != "none"]
-        if made["plan"]["distortion_detection"] and there:
-            categories = ", ".join(dict.fromkeys(a.category for a in self.run.lexicon.attributes.values()))
-            user = told["detection"].format(query=query.text, categories=categories)
-            row("detection", user, {"distortion_set": _grouped(there)})
-        analysis = self._analysis(about)
-        if analysis is not None:
-            user = told["analysis"].format(query=query.text, distortions=_json(_grouped(about)))
-            row("analysis", user, {"distortion_analysis": analysis})
-        if made["plan"]["tool_selection"]:
-            self._selection(row, there, reference)
-        self._summary(row, depiction, asked, analysis, about)
-
-    def _analysis(self, about: Sequence[Seen]) -> dict[str, Any] | None:
-        """None where there is nothing to analyze or a severity is not stated."""
-        if not about:
-            return None
-        if any(seen.severity == UNSTATED for seen in about):
-            self.without["analysis: a severity is not stated"] += 1
-            return None
-        made: dict[str, list[dict[str, str]]] = {}
-        for seen in about:
-            entry = {"type": seen.category, "severity": seen.severity, "explanation": seen.explanation}
-            made.setdefault(seen.object, []).append(entry)
-        return made
-
-    def _selection(self, row: Any, there: Sequence[Seen], reference: bool) -> None:
-        library = self.run.tools
-        tools = selected({seen.attribute: seen.category for seen in there}, library, reference)
-        if not tools:
-            self.without["selection: no tool is said to suit"] += bool(there)
-            return
-        listed = "\n".join(f"- {name}: {library.describe(name)}" for name in library.mode(reference))
-        # With what strengths call them: a category has several distortions that other tools are best at.
-        named = [f"{s.category} ({library.known_as[s.attribute]})" for s in there if s.category in tools]
-        user = self.run.roles["selection"].format(distortions=_json(by_object((), named)), tools=listed)
-        row("selection", user, {"selected_tools": {"Global": tools}}, text=True)
-
-    def _summary(
-        self, row: Any, depiction: Depiction, asked: Asked, analysis: dict[str, Any] | None, about: Sequence[Seen]
-    ) -> None:
-        if not asked.answer:
-            self.without["summarizer: the answer is not known"] += 1
-            return
-        if about and analysis is None:
-            self.without["summarizer: a severity is not stated"] += 1
-            return
-        tools = selected({s.attribute: s.category for s in about if s.severity != "none"}, self.run.tools, False)
-        wanted = dict.fromkeys(asked.tools or tools.values())
-        known = {
-            tool: self.scores[depiction.clip_id, tool] for tool in wanted if (depiction.clip_id, tool) in self.scores
-        }
-        if asked.tools and len(known) < len(wanted):
-            self.without["summarizer: no score of the named tool is known"] += 1
-            return
-        query, answer = asked.query, asked.answer
-        if asked.distractors:
-            query, answer = self._dealt(asked)
-        user = self.run.roles["summarizer"].format(query=query, analysis=_json(analysis or {}), scores=_json(known))
-        row("summarizer", user, {"final_answer": answer, "quality_reasoning": asked.reasoning})
-
-    def _dealt(self, asked: Asked) -> tuple[str, str]:
-        """The query with lettered options, and the right letter. Grades keep their order, as in the paper."""
-        options = (asked.answer, *asked.distractors)
-        grades = tuple(reversed(self.run.wording.grades))
-        if set(options) == set(grades):
-            dealt, place = grades, grades.index(asked.answer)
-        else:
-            dealt, place = self.dealer.deal("query", options)
-            self.places[f"{len(options)} options, {LETTERS[place]}"] += 1
-        if set(options) == {"Yes", "No"}:
-            self.yes_no[asked.answer] += 1
-        listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, dealt))
-        return f"{asked.query}\n{listed}", LETTERS[place]
-
-    def _row(
-        self, depiction: Depiction, number: int, subtask: str, user: str, reply: dict[str, Any], *, text: bool = False
-    ) -> None:
-        role = ROLES[subtask]
-        self.got[subtask] += 1
-        made = Instruction(
-            id=f"{depiction.id}-{number}-{subtask}",
-            clip_id=depiction.clip_id,
-            kind="text" if text else depiction.kind,
-            media=None if text else depiction.media,
-            task=role,
-            turns=(Turn(user=user if text else f"<video>\n{user}", assistant=_json(reply)),),
-            mos=depiction.mos,
-            tags={**depiction.tags, "subtask": subtask, "writer": self.run.llm["name"]},
-        )
-        self.parts.write(f"{role}.jsonl", asdict(made))
+            queries.append(asked)
+        self.lacking += self.run.queries - len(queries)
+        return Traces(issues=tuple(issues), queries=tuple(queries))
 
     def _refuse(self, depiction: Depiction, kind: str, what: Any, reason: str) -> None:
         self.refused[reason.split("'")[0].split(":")[0].strip()] += 1
@@ -286,38 +192,24 @@ class _Rows:
 
     def manifest(self) -> dict[str, Any]:
         """Counts of everything; no times, so that equal runs give equal files."""
-        run = self.run
-        roles: Counter[str] = Counter()
-        for subtask, count in self.got.items():
-            roles[ROLES[subtask]] += count
-        values = [run.queries, run.reference_share, asdict(run.lexicon), asdict(run.tools), asdict(run.limits),
-                  asdict(run.wording), run.roles, asdict(run.prompt)]  # fmt: skip
-        files = {f"{role}.jsonl": sha256_of(Path(run.out) / f"{role}.jsonl") for role in roles}
+        run, made = self.run, self.made
+        values = [run.queries, run.reference_share, run.bare_share, run.test_share, asdict(run.lexicon),
+                  asdict(run.tools), asdict(run.limits), asdict(run.wording), asdict(run.prompt)]  # fmt: skip
+        without = {"queries": self.lacking, **made.without}
         return {
             "set": "agentic",
-            "rows": dict(roles),
-            "subtasks": dict(self.got),
-            "not written": {what: count for what, count in self.without.items() if count},
+            "rows": {name: self.got[name] for name in FILES},
+            "subtasks": dict(made.got),
+            "not written": {what: count for what, count in without.items() if count},
             "refused": dict(self.refused),
-            "right answers at": dict(self.places),
-            "yes-or-no answers": dict(self.yes_no),
+            "right answers at": dict(made.places),
+            "yes-or-no answers": dict(made.yes_no),
             "tokens": dict(self.tokens),
-            "tool scores": len(self.scores),
+            "tool scores": len(made.scores),
             "llm": {key: value for key, value in run.llm.items() if key not in ("concurrency", "timeout_s")},
             "seed": run.seed,
             "config": fingerprint(values),
             "git": git_state(),
-            "sha256": {"depictions": sha256_of(Path(run.depictions)), **files},
+            "depictions_sha256": sha256_of(Path(run.depictions)),
+            "sha256": {name: sha256_of(Path(run.out) / name) for name in FILES},
         }
-
-
-def _grouped(about: Sequence[Seen]) -> dict[str, list[str]]:
-    """Region -> categories, each once."""
-    made: dict[str, dict[str, None]] = {}
-    for seen in about:
-        made.setdefault(seen.object, {})[seen.category] = None
-    return {name: list(found) for name, found in made.items()}
-
-
-def _json(values: Any) -> str:
-    return json.dumps(values, ensure_ascii=False)

@@ -21,7 +21,7 @@ from data_prep._dealer import Dealer
 from data_prep._degrade import SPATIAL
 from data_prep._eval_items import Bank, Item
 from data_prep._eval_media import Recipe, Sample, contents, pixels_of, sample
-from data_prep._files import sha256_of
+from data_prep._files import sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._plans import Library
 from data_prep._trace_rules import Wording
@@ -40,6 +40,7 @@ class AgenticEvalRun:
     """`pictures` -> `out`/questions.json, images and a manifest; see conf/agentic_eval.yaml."""
 
     pictures: str | None
+    contents: Annotated[tuple[str, ...], MinLen(1)]
     out: str
     seed: Annotated[int, Ge(0)]
     lexicon: Lexicon
@@ -96,7 +97,7 @@ def agentic_eval(run: AgenticEvalRun, console: Console) -> dict[str, Any]:
         "contents": len({s.content for s in samples}), "seed": run.seed, "config": fingerprint(values),
         "git": git_state(), "sha256": {name: sha256_of(out / name) for name in ("questions.json", *files)},
     }  # fmt: skip
-    _write(out / "manifest.json", manifest)
+    _write(out / "questions.manifest.json", manifest)
     return manifest
 
 
@@ -110,7 +111,7 @@ def _samples(run: AgenticEvalRun, console: Console) -> list[Sample]:
     apart = {a: [b for b in SPATIAL if category[a] != category[b]
                  and b not in run.lexicon.attributes[a].alike and a not in run.lexicon.attributes[b].alike]
              for a in SPATIAL}  # fmt: skip
-    pool, made = contents(run.pictures), []
+    pool, made = contents(run.pictures, run.contents), []
     while len(made) < run.images and pool:
         content = pool[len(made) % len(pool)]
         rng = rng_of(run.seed, "agentic_eval", "picture", str(len(made)))
@@ -189,6 +190,4 @@ def _clean(number: int) -> str:
 
 
 def _write(path: Path, values: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

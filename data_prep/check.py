@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 from annotated_types import Ge
 from rich.console import Console
 
-from data_prep._files import sha256_of
+from data_prep._files import read_record, sha256_of
 from data_prep._manifest import lines_of
 from data_prep._media import Workers
+from data_prep._output import set_files
 from data_prep._scan import batches
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError
@@ -49,7 +50,7 @@ def check(run: CheckRun, console: Console) -> int:
     seen: set[tuple[Path, str]] = set()
     try:
         for path in manifests:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = read_record(path)
             found = list(_counts(out, manifest))
             for window in batches(_recorded(out, Path(run.root or run.out), manifest), WINDOW):
                 new = [item for item in window if (item.path, item.sha256) not in seen]
@@ -95,7 +96,7 @@ def _recorded(out: Path, root: Path, manifest: dict[str, Any]) -> Iterator[Recor
     if "media_sha256" in manifest:
         index = out / "media" / "index.json"
         yield Recorded(index, manifest["media_sha256"], "the index of embedded media")
-        entries = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+        entries = read_record(index) if index.is_file() else {}
         for entry in entries.values():
             yield Recorded(inside(out, entry["clip"]["path"]), entry["sha256"], "a media file")
 
@@ -105,7 +106,7 @@ def _counts(out: Path, manifest: dict[str, Any]) -> Iterator[str]:
     if "labels" not in manifest:
         return
     for split, count in manifest["rows"].items():
-        lines, table = out / f"{manifest['set']}.{split}.jsonl", out / "parquet" / manifest["set"] / f"{split}.parquet"
+        lines, table = (out / file for file in set_files(manifest["set"], split))
         found = {path: reader(path) for path, reader in ((lines, lines_of), (table, _rows)) if path.is_file()}
         yield from (f"{path}: {now} rows, {count} recorded" for path, now in found.items() if now != count)
 

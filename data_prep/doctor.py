@@ -5,12 +5,11 @@ be there, open, and reach the end that its header promises; a download that stop
 root is checked against the hashes that data_prep recorded.
 """
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import av
 from PIL import Image, UnidentifiedImageError
 
-from data_prep._files import recorded_media, sha256_of
+from data_prep._files import read_record, recorded_media, sha256_of
 from data_prep.run import MARKER, DataPrepRun
 from data_prep.sources.labelled import Excluded, Labelled
 from data_prep.sources.mixture import Mixture
 from vqa2.core.errors import DataError
+from vqa2.core.progress import Bars, bars
 
 _STILLS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 _RAW = {".yuv"}
@@ -40,15 +40,20 @@ class Diagnosis:
     notes: tuple[str, ...]
 
 
-def diagnose(run: DataPrepRun, source: Any) -> Diagnosis:
-    """Looks at a source's own files and at the data root made of it."""
-    found = [_prepared(Path(run.out))]
+def diagnose(run: DataPrepRun, source: Any, progress: bool = False) -> Diagnosis:
+    """Looks at a source's own files and at the data root made of it, with bars where `progress` is asked for."""
+    with bars(progress) as shown:
+        return _diagnose(run, source, shown)
+
+
+def _diagnose(run: DataPrepRun, source: Any, shown: Bars) -> Diagnosis:
+    found = [_prepared(Path(run.out), shown)]
     if isinstance(source, Mixture):
         parts = list(source.plan().parts.values())
     else:
         parts = [source] if isinstance(source, Labelled) else []
     if parts:
-        found = [*_published(parts, Path(run.root or run.out), run.workers), *found]
+        found = [*_published(parts, Path(run.root or run.out), run.workers, shown), *found]
     else:
         note = f"source {run.source['name']} has no downloads; `python -m data_prep` makes its media"
         found = [Diagnosis(wanted=0, missing=(), broken=(), notes=(note,)), *found]
@@ -118,9 +123,10 @@ def _end_problem(container: Any) -> str:
     return f"ends at {last:.2f} of {promised:.2f} s: cut off" if last < promised - _END_S else ""
 
 
-def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[Diagnosis]:
+def _published(parts: Sequence[Labelled], root: Path, workers: int, shown: Bars) -> Iterator[Diagnosis]:
     """One finding per dataset, and one of the disk."""
-    held = count = lost = 0
+    rooms = {part.dataset: _Room(part.disk_gb) for part in parts}
+    seen: set[str] = set()
     for part in parts:
         media, broken = _named(part, root)
         missing = [name for name in media if not (root / name).is_file()]
@@ -128,16 +134,18 @@ def _published(parts: Sequence[Labelled], root: Path, workers: int) -> Iterator[
         with ProcessPoolExecutor(workers) as pool:
             names = [name for name in media if name in there]
             reasons = pool.map(problem, [root / name for name in names], chunksize=16)
-            broken += [(name, reason) for name, reason in zip(names, reasons) if reason]
-        held, count, lost = (
-            held + sum((root / n).stat().st_size for n in there),
-            count + len(there),
-            lost + len(missing),
-        )
+            for name, reason in zip(names, reasons):
+                shown.add(f"clips of {part.variant}", 1, len(names))
+                broken += [(name, reason)] if reason else []
+        room = rooms[part.dataset]
+        # Parts of a mixture may name the same file.
+        room.lost += len(set(missing) - seen)
+        room.sizes += [(root / name).stat().st_size for name in there - seen]
+        seen |= media.keys()
         notes = (f"{part.variant}: license: {part.license}", f"{part.variant}: where to get it: {part.obtain}")
-        wanted = len(media) + len(part.expected)  # and a list per split
-        yield Diagnosis(wanted=wanted, missing=tuple(missing), broken=tuple(broken), notes=notes)
-    yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, held, count, lost),))
+        # Every split has a list, which may be wrong as well.
+        yield Diagnosis(wanted=len(media) + len(part.files), missing=tuple(missing), broken=tuple(broken), notes=notes)
+    yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, rooms),))
 
 
 def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str, str]]]:
@@ -159,21 +167,41 @@ def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str,
     return media, wrong
 
 
-def _disk(root: Path, held: int, count: int, lost: int) -> str:
-    """How much is still to come, by the mean size of what is there, and how much room there is."""
+@dataclass
+class _Room:
+    """The clips of one dataset: GB of all of them as published (None: unknown), sizes of those there, how many are
+    not."""
+
+    published_gb: float | None
+    sizes: list[int] = field(default_factory=list)
+    lost: int = 0
+
+    def needed(self) -> float | None:
+        """Bytes of the clips that are not there: their share of the published size (all of it where no label file names
+        any), else by the mean of the others."""
+        count = self.lost + len(self.sizes)
+        if self.published_gb is not None:
+            return self.published_gb * 1e9 * (self.lost / count if count else 1.0)
+        return sum(self.sizes) / len(self.sizes) * self.lost if self.sizes else None
+
+
+def _disk(root: Path, rooms: Mapping[str, _Room]) -> str:
+    """How much is there, how much is still to come where that can be known, and how much room there is."""
     place = next(p for p in (root, *root.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
-    if not count:
-        return f"disk: {free / 1e9:.1f} GB free; no clip is there that tells how much is needed"
-    needed = held / count * lost
-    short = "; NOT ENOUGH" if needed > free else ""
-    return (
-        f"disk: {held / 1e9:.2f} GB there, about {needed / 1e9:.2f} GB still to come (by the mean of {count} files), "
-        f"{free / 1e9:.1f} GB free{short}"
-    )
+    needed = {name: room.needed() for name, room in rooms.items()}
+    total = sum(size for size in needed.values() if size is not None)
+    unknown = [name for name, size in needed.items() if size is None]
+    held = sum(sum(room.sizes) for room in rooms.values())
+    said = [f"{held / 1e9:.2f} GB there"]
+    if total or not unknown:
+        said.append(f"about {total / 1e9:.2f} GB still to come, without archives")
+    if unknown:
+        said.append(f"unknown for {', '.join(unknown)}")
+    return f"disk: {', '.join(said)}, {free / 1e9:.1f} GB free{'; NOT ENOUGH' if total > free else ''}"
 
 
-def _prepared(root: Path) -> Diagnosis:
+def _prepared(root: Path, shown: Bars) -> Diagnosis:
     """A data root against its own record: media by recorded hashes, sets by their manifests."""
     if not (root / MARKER).is_file() and not any(root.glob("*.manifest.json")):
         return Diagnosis(wanted=0, missing=(), broken=(), notes=(f"{root}: nothing prepared",))
@@ -181,11 +209,12 @@ def _prepared(root: Path) -> Diagnosis:
     recorded = {name: (digest, "not the file that data_prep recorded") for name, digest in media.items()}
     manifests = sorted(root.glob("*.manifest.json"))
     for path in manifests:
-        hashes = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        hashes = read_record(path)["sha256"]
         recorded |= {name: (digest, f"not the file of {path.name}") for name, digest in hashes.items()}
     missing, broken = [], []
     for name, (digest, reason) in recorded.items():
         path = root / name
+        shown.add("prepared files", 1, len(recorded))
         if not path.is_file():
             missing.append(str(path))
         elif sha256_of(path) != digest:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from data_prep._dealer import Dealer
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of
+from data_prep._files import Parts, sha256_of, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import KINDS, Limits, Pair, Pairs, pairs_of, plain, refusal
 from data_prep._rules import RulesWriter
@@ -96,7 +96,7 @@ def extend(run: ExtendRun, console: Console) -> dict[str, Any]:
         parts.keep(*files)
     manifest = tally.manifest(total, failed)
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (Path(run.out) / "extended.manifest.json").write_text(text, encoding="utf-8")
+    write_whole(Path(run.out) / "extended.manifest.json", text)
     return manifest
 
 
@@ -213,10 +213,8 @@ class _Tally:
             "config": fingerprint([self.run.counts, asdict(self.run.lexicon), asdict(self.run.limits),
                                    asdict(self.run.prompt), asdict(self.run.causal)]),
             "git": git_state(),
-            "sha256": {
-                "depictions": sha256_of(Path(self.run.depictions)),
-                "extended.jsonl": sha256_of(Path(self.run.out) / "extended.jsonl"),
-            },
+            "depictions_sha256": sha256_of(Path(self.run.depictions)),
+            "sha256": {"extended.jsonl": sha256_of(Path(self.run.out) / "extended.jsonl")},
         }  # fmt: skip
 
 

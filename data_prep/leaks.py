@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from rich.console import Console
 
-from data_prep._files import sha256_of
+from data_prep._files import sha256_of, write_whole
 from data_prep._names import NameRules, read_names, same_names
 from data_prep._videohash import Signature, VideoRules, same_clips, signatures
 from vqa2.core.config import spec
@@ -159,5 +159,5 @@ def _tell(report: dict[str, Any], console: Console) -> None:
 
 def _write(out: Path, report: dict[str, Any], kept: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / "leaks.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "b_kept.txt").write_text("".join(f"{name}\n" for name in kept), encoding="utf-8")
+    write_whole(out / "leaks.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "b_kept.txt", "".join(f"{name}\n" for name in kept))

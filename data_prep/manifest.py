@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from data_prep._files import read_record, write_whole
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, Instruction
 from vqa2.core.run import git_state
@@ -29,7 +30,7 @@ def check_media(root: Path, sets: Set[str], media: str) -> None:
     """Refuses to put other media under sets that are not written again: their rows would tell of files now gone."""
     stale = []
     for path in sorted(root.glob("*.manifest.json")):
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_record(path)
         if old["set"] not in sets and old.get("media") != media:
             stale.append(old["set"])
     if stale:
@@ -57,4 +58,4 @@ def write_manifest(
         "sha256": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files},
         "media_sha256": hashlib.sha256((root / "media" / "index.json").read_bytes()).hexdigest(),
     }
-    (root / f"{key}.manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(root / f"{key}.manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")

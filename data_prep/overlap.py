@@ -49,9 +49,9 @@ def refuse_overlap(root: Path, held_out: Iterable[str], rules: NameRules) -> Non
 
 
 def _media(root: Path, split: str) -> set[str]:
-    """Media of all rows of a split; text-only rows have none."""
+    """Media of all rows of a split, those of sets in a folder (agent/planner) too; text-only rows have none."""
     found: set[str] = set()
-    for path in sorted(root.glob(f"*.{split}.jsonl")):
+    for path in sorted([*root.glob(f"*.{split}.jsonl"), *root.glob(f"*/*.{split}.jsonl")]):
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:

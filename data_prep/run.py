@@ -10,7 +10,9 @@ from annotated_types import Ge
 from rich.console import Console
 
 from data_prep._build import making
+from data_prep._files import read_record, write_whole
 from data_prep._manifest import write_label_manifest
+from data_prep._output import set_files, write_rows
 from data_prep.labels import LabelRun, Streams
 from data_prep.manifest import check_media, check_split, counts_of, write_manifest
 from data_prep.sources.labelled import Labelled
@@ -30,7 +32,7 @@ class Writes(Protocol):
     """A set writer for all clips of an embedded source at once."""
 
     def write(self, clips: list[Clip], seed: int) -> dict[str, list[Instruction]]:
-        """Rows per split."""
+        """Rows per split; of a set of several files, in a folder of its name, per `<file>.<split>`."""
 
 
 @spec
@@ -54,7 +56,7 @@ def standing(run: DataPrepRun) -> Standing:
     path = Path(run.out) / MARKER
     if not path.is_file():
         return "absent"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_record(path)
     if found["media"] != fingerprint([run.source, run.seed, making()]):
         return "other"
     return "complete" if set(run.sets) <= set(found["sets"]) else "incomplete"
@@ -84,7 +86,7 @@ def prepare(run: DataPrepRun, progress: bool) -> dict[str, Any]:
     counts = {key: _write_set(root, key, writer, clips, made) for key, writer in writers.items()}
     config = fingerprint([run.source, run.sets, run.seed])
     summary = {**made, "clips": len(clips), "sets": counts, "config": config}
-    (root / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(root / MARKER, json.dumps(summary, indent=1) + "\n")
     if progress:
         rows = ", ".join(f"{key} {'+'.join(str(n) for n in splits.values())}" for key, splits in counts.items())
         console.print(f"{root}: {len(clips)} clips ({reused} reused), {len(excluded)} excluded; rows: {rows}")
@@ -102,12 +104,12 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
             )
     out, rows, marked = Path(run.out), {}, fingerprint([run.source, run.seed, run.media])
     out.mkdir(parents=True, exist_ok=True)
-    before = json.loads((out / MARKER).read_text(encoding="utf-8")) if (out / MARKER).is_file() else {}
+    before = read_record(out / MARKER) if (out / MARKER).is_file() else {}
     kept = before.get("sets", {}) if before.get("media") == marked else {}
 
     def mark(sets: dict[str, Any]) -> dict[str, Any]:
         summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": sets}
-        (out / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        write_whole(out / MARKER, json.dumps(summary, indent=1) + "\n")
         return summary
 
     labels = LabelRun(plan, Path(run.root or run.out), out, seed=run.seed, media=run.media, workers=run.workers)
@@ -159,13 +161,16 @@ def _write_set(root: Path, key: str, writer: Any, clips: list[Clip], made: dict[
         records = writer.records(clips, made["seed"])
         path = root / "benchmark" / "qbench_video.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(records, indent=1) + "\n")
         counts = {"rows": {"test": len(records)}, "kinds": {"test": dict(Counter(r["question_type"] for r in records))}}
         files = [path.relative_to(root).as_posix()]
     else:
         splits = writer.write(clips, made["seed"])
-        for split, rows in splits.items():
-            write_jsonl(root / f"{key}.{split}.jsonl", rows)
-        counts, files = counts_of(splits), [f"{key}.{split}.jsonl" for split in splits]
+        counts, files = counts_of(splits), []
+        for part, rows in splits.items():
+            file, _, split = part.rpartition(".")
+            name = f"{key}/{file}" if file else key
+            write_rows(root, name, split, rows)
+            files += set_files(name, split)
     write_manifest(root, key, files, counts, made)
     return counts["rows"]

@@ -29,6 +29,16 @@ def model_spec() -> ModelSpec:
     return decode(ModelSpec, composed("train", ["stage=base", *SMALL_MODEL])["model"], "model")
 
 
+@pytest.fixture(scope="session")
+def trained(data_root, tmp_path_factory) -> Path:
+    """A run folder with an untrained-for-use but real model, made by the real stage in two steps."""
+    from vqa2.train.plan import train
+
+    out = tmp_path_factory.mktemp("runs")
+    train("base", [*SMALL_MODEL, f"data.root={data_root}", f"out={out}", "stage.optim.max_steps=2"], composed)
+    return out / "tiny" / "base"
+
+
 @pytest.fixture
 def small(model_spec, data_root):
     """(model, processor) with seeded random weights."""

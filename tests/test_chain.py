@@ -6,6 +6,7 @@ import pytest
 from small import SMALL_MODEL
 
 from vqa2.core.config import decode
+from vqa2.core.llm import open_llm
 from vqa2.evaluate import EvalRun, evaluate
 from vqa2.launch import composed
 from vqa2.train.plan import train
@@ -30,6 +31,18 @@ def test_every_stage_finishes_and_starts_from_the_one_before(runs):
     grpo = json.loads((runs / "tiny" / "grpo" / "done.json").read_text())
     assert {"reward", "parse_rate"} <= set(grpo["held_out_before"])
     assert (runs / "tiny" / "grpo" / "completions.jsonl").is_file()
+
+
+def test_the_agents_model_is_trained_from_the_same_data_and_takes_its_roles(runs, data_root):
+    train("agent", [*SMALL_MODEL, f"data.root={data_root}", f"out={runs}", "stage.optim.max_steps=2",
+                    "stage.optim.batch_size=4"], composed)  # fmt: skip
+    assert json.loads((runs / "tiny" / "agent" / "done.json").read_text())["steps"] == 2
+    values = composed("eval", ["predictor=agent", "llm@predictor.llm=vqa2", "predictor.llm.max_tokens=8",
+                               f"predictor.llm.folder={runs / 'tiny' / 'agent' / 'model'}"])["predictor"]  # fmt: skip
+    llm = open_llm(values["llm"], runs / "llm.sqlite", "llm")
+    clip = str(min((data_root / "media" / "test").glob("*.mp4")))
+    part = [{"type": "file", "path": clip, "kind": "video", "content": "h"}, {"type": "text", "text": "Is it noisy?"}]
+    assert len(llm.choose([{"role": "user", "content": part}], ["A", "B"]).logprobs) == 2
 
 
 def test_every_benchmark_reports_with_its_counts(runs, data_root):

@@ -43,9 +43,12 @@ def check(path: Path) -> None:
         train(*([f"stage={name}"] if group == "stage" else ["stage=scoring", f"{group}={name}"]))
     elif group == "reward":
         given = train("stage=grpo").stage["rewards"]
-        rewards = (
-            given if name in given else train("stage=grpo", f"+reward@stage.rewards.{name}={name}").stage["rewards"]
-        )
+        needs = {
+            "expert": f"stage.rewards.expert.file={CONF.parent / 'tests' / 'rewards' / 'recorded.jsonl'}",
+            "function": "stage.rewards.function.source=math:fsum",
+        }
+        more = [f"+reward@stage.rewards.{name}={name}", *([needs[name]] if name in needs else [])]
+        rewards = given if name in given else train("stage=grpo", *more).stage["rewards"]
         build("reward", rewards[name], f"stage.rewards.{name}")
     elif group in ("tools", "wording"):
         decode(AgenticRun, composed("agentic", ["depictions=x", f"{group}={name}"]), "agentic")

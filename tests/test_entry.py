@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,26 +11,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from small import SMALL_MODEL
 from typer.testing import CliRunner
 
-from vqa2 import load
+from vqa2 import api, load
 from vqa2.cli import app
 from vqa2.core.config import build
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Query
 from vqa2.launch import composed
-from vqa2.train.plan import train
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def trained(data_root, tmp_path_factory) -> Path:
-    """A run folder with an untrained-for-use but real model, made by the real stage in two steps."""
-    out = tmp_path_factory.mktemp("runs")
-    train("base", [*SMALL_MODEL, f"data.root={data_root}", f"out={out}", "stage.optim.max_steps=2"], composed)
-    return out / "tiny" / "base"
 
 
 def call(*command: str) -> subprocess.CompletedProcess:
@@ -68,12 +59,14 @@ def test_bad_commands_are_one_line(command, say):
 
 
 def test_scoring_from_python_equals_the_command(trained, data_root, tmp_path):
+    """A folder with a folder and a hidden file in it."""
     clips = sorted((data_root / "media" / "test").glob("*.mp4"))[:2]
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for path in clips:
-        shutil.copy(path, folder)
+    folder = tmp_path / "clips ü"
+    (folder / "inner").mkdir(parents=True)
+    for path, target in zip(clips, (folder, folder / "inner"), strict=True):
+        shutil.copy(path, target)
     (folder / "broken.mp4").write_bytes(b"")
+    (folder / ".hidden.mp4").write_bytes(b"")
     done = call("-m", "vqa2.cli", "score", str(folder), "--out", str(tmp_path / "scores.csv"), "--model", str(trained))
     assert done.returncode == 0, done.stderr
     assert "scored 2 of 3 files" in done.stderr
@@ -87,6 +80,33 @@ def test_scoring_from_python_equals_the_command(trained, data_root, tmp_path):
         assert sum(score.levels) == pytest.approx(1, abs=1e-5)
         weighted = sum(w * p for w, p in zip((1, 0.75, 0.5, 0.25, 0), score.levels, strict=True))
         assert score.score01 == pytest.approx(weighted, abs=1e-6)
+
+
+def test_rows_of_a_csv_are_on_the_disk_before_the_next_batch(trained, data_root, tmp_path, monkeypatch):
+    """A kill in the middle of a long folder keeps what was scored."""
+    clips = [str(p) for p in sorted((data_root / "media" / "test").glob("*.mp4"))[:2]]
+    table, seen, real = tmp_path / "scores.csv", [], api.Model.scores
+
+    def scores(self, paths):
+        seen.append(table.read_text().count("\n"))
+        return real(self, paths)
+
+    monkeypatch.setattr(api.Model, "scores", scores)
+    words = ["score", *clips, "--model", str(trained), "--out", str(table), "--batch-size", "1"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert seen == [1, 2]
+    assert table.read_text().count("\n") == 3
+
+
+def test_a_csv_that_cannot_be_written_is_said_before_scoring(trained, data_root, tmp_path):
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    words = ["score", str(clip), "--model", str(trained), "--out", str(tmp_path / "no" / "x.csv")]
+    assert "No such file or directory" in str(CliRunner().invoke(app, words).exception)
+
+
+def test_the_version_is_shown():
+    assert re.fullmatch(r"vqa2 \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"]).output)
 
 
 def test_reasoned_scores_are_alike_in_python_command_and_benchmark(trained, data_root, monkeypatch):
@@ -136,7 +156,7 @@ def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
 def test_nothing_to_score_is_one_line(trained, tmp_path, target):
     (tmp_path / "empty").mkdir()
     line = refused("-m", "vqa2.cli", "score", str(tmp_path / target), "--model", str(trained))
-    assert {"empty": "the folder is empty", "absent": "no such file or folder"}[target] in line
+    assert {"empty": "no files in this folder", "absent": "no such file or folder"}[target] in line
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):
@@ -195,3 +215,9 @@ def test_two_processes_share_an_evaluation(data_root, tmp_path):
     # Killed and started again, with one process: nothing is asked twice.
     again = reported(out=tmp_path / "shared")
     assert again == shared
+
+
+def test_routing_before_the_experts_are_measured_says_what_to_run(data_root, tmp_path):
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    done = CliRunner().invoke(app, ["route", str(clip), "--set", f"experts.calibration={tmp_path}"])
+    assert "no expert is calibrated; run `python -m vqa2.experts` first" in str(done.exception)

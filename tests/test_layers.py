@@ -27,7 +27,8 @@ OURS = {
     "vqa2/model": {"vqa2.core", "vqa2.data", "vqa2.model"},
     "vqa2/rewards": {"vqa2.core", "vqa2.rewards"},
     "vqa2/bench": {"vqa2.core", "vqa2.bench"},
-    "vqa2/llms": {"vqa2.core", "vqa2.llms"},
+    # llm=vqa2 is a model of ours.
+    "vqa2/llms": {"vqa2.core", "vqa2.data", "vqa2.llms", "vqa2.model"},
     "vqa2/agents": {"vqa2.core", "vqa2.data", "vqa2.experts", "vqa2.agents"},
     "vqa2/experts": {"vqa2.core", "vqa2.data", "vqa2.experts"},
     "vqa2/predictors": {
@@ -37,7 +38,9 @@ OURS = {
     # vqa2.experts: the learned router is trained on what they say.
     "vqa2/train": {f"vqa2.{part}" for part in ("bench", "core", "data", "experts", "model", "rewards", "train")}
     | {"data_prep.run", "data_prep.overlap"},
-    "data_prep": {"vqa2.core", "data_prep"},
+    # Of the agent, what it asks models and how they reply: training rows are made of it.
+    "data_prep": {"vqa2.core", "data_prep"}
+    | {f"vqa2.agents.{part}" for part in ("roles", "schemas", "evidence", "_names", "_tasks")},
 }
 TORCH_FREE = (
     "vqa2/llms/http.py",

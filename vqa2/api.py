@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqa2.core.config import build
-from vqa2.core.errors import MediaError
+from vqa2.core.errors import ConfigError, MediaError
 from vqa2.core.prompts import open_prompt
 from vqa2.core.records import Query
 from vqa2.launch import composed
-from vqa2.model.predict import kind_of
+from vqa2.model.predict import ModelPredictor, kind_of
 
 DESCRIBE = "Describe the quality of this video."
 
@@ -58,6 +58,14 @@ class Model:
             else MediaError(name, answer.error)
             for name, answer in ((str(path), found[str(path)]) for path in paths)
         ]
+
+    def seconds(self, path: str | Path) -> list[Score]:
+        """Quality of every second of a clip, each by itself, by level softmax; a last one with too few frames has none.
+        Models are trained on whole clips: compare the seconds of a clip with each other."""
+        if not isinstance(self._predictor, ModelPredictor):
+            raise ConfigError("seconds: scored by level softmax alone, not with reasoning")
+        made = self._predictor.score_seconds(_query(path, None))
+        return [Score(str(path), answer.score01, answer.levels) for answer in made]
 
     def ask(self, path: str | Path, question: str) -> str:
         """The answer to a free question about one clip."""

@@ -1,29 +1,47 @@
-"""The `vqa2` command: score, describe, ask, route, replay, serve, convert, doctor. train.py and eval.py do the rest."""
+"""The `vqa2` command: score, timeline, describe, ask, route, localize, replay, serve, convert, push, doctor."""
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from vqa2.core.errors import ConfigError, MediaError, UserError
+from vqa2.core.progress import bars
+from vqa2.launch import exit_code
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Video quality assessment with a trained model.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 MODEL = Annotated[str, typer.Option("--model", help="run or model folder")]
-_GROUPS = ("llm", "experts", "voice")
+# `--set llm=http` chooses a component of a group; other settings are values of the predictor.
+_GROUPS = {name: name for name in ("llm", "experts", "voice", "decider", "localize")} | {"priors": "router.priors"}
 DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"vqa2 {version('vqa2')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    show: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")] = False,
+) -> None:
+    """Video quality assessment with a trained model."""
 
 
 @app.command()
 def score(
-    target: Annotated[Path, typer.Argument(help="a clip, an image or a folder of them")],
-    csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write")] = None,
+    targets: Annotated[list[Path], typer.Argument(help="clips, images, or folders of them (with the folders inside)")],
+    csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write, row by row")] = None,
     model: MODEL = "runs/tiny/scoring",
     device: DEVICE = "cpu",
     reasoning: Annotated[bool, typer.Option("--reasoning", help="think in words first (models of stage grpo)")] = False,
@@ -33,29 +51,64 @@ def score(
     from vqa2.core.scale import LEVELS
     from vqa2.model.predict import media_files
 
-    files = media_files(target)
+    files = [file for target in targets for file in media_files(target)]
     loaded = _load(model, device, reasoning)
     extra = ["text"] if reasoning else [f"p_{level}" for level in LEVELS]
-    rows, failed = [], []
-    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
-    for made in (made for batch in track(batches, "scoring", console=err) for made in loaded.scores(batch)):
-        if isinstance(made, MediaError):
-            failed.append(str(made))
-            rows.append([made.path, "", *[""] * len(extra), made.reason])
-            continue
-        shown = [made.text] if reasoning else [f"{p:.4f}" for p in made.levels]
-        rows.append([made.path, f"{made.score100:.3f}", *shown, ""])
-        out.print(f"{made.score100:6.2f}  {made.path}", soft_wrap=True, markup=False)
-    if csv_file is not None:
-        with csv_file.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["path", "score_0_100", *extra, "error"])
-            writer.writerows(rows)
+    failed = []
+    with _rows(csv_file, ["path", "score_0_100", *extra, "error"]) as write, bars() as shown:
+        for start in range(0, len(files), batch_size):
+            shown.at("scoring", start, len(files))
+            for made in loaded.scores(files[start : start + batch_size]):
+                if isinstance(made, MediaError):
+                    failed.append(str(made))
+                    write([made.path, "", *[""] * len(extra), made.reason])
+                    continue
+                cells = [made.text] if reasoning else [f"{p:.4f}" for p in made.levels]
+                write([made.path, f"{made.score100:.3f}", *cells, ""])
+                out.print(f"{made.score100:6.2f}  {made.path}", soft_wrap=True, markup=False)
+        shown.at("scoring", len(files))
     err.print(f"scored {len(files) - len(failed)} of {len(files)} files, scale 0-100, larger is better")
     for line in failed:
         err.print(f"not scored: {line}", markup=False, soft_wrap=True)
     if failed and len(failed) == len(files):
-        raise UserError(f"{target}: none of the {len(files)} files could be read")
+        raise UserError(f"none of the {len(files)} files could be read")
+
+
+@contextmanager
+def _rows(path: Path | None, head: list[str]) -> Iterator[Callable[[list], None]]:
+    """A function that appends a row to a new CSV, at once on the disk: what is scored survives a kill. Without a path
+    it does nothing."""
+    if path is None:
+        yield lambda row: None
+        return
+    try:
+        handle = path.open("w", newline="", encoding="utf-8")
+    except OSError as problem:
+        raise ConfigError(f"{path}: {problem.strerror}") from None
+    with handle:
+        writer = csv.writer(handle)
+
+        def write(row: list) -> None:
+            writer.writerow(row)
+            handle.flush()
+
+        write(head)
+        yield write
+
+
+@app.command()
+def timeline(
+    target: Annotated[Path, typer.Argument(help="a clip")],
+    csv_file: Annotated[Path | None, typer.Option("--out", help="CSV to write")] = None,
+    model: MODEL = "runs/tiny/scoring",
+    device: DEVICE = "cpu",
+) -> None:
+    """Scores every second of a clip by itself (0-100, larger is better): where does quality fall?"""
+    scores = _load(model, device).seconds(target)
+    with _rows(csv_file, ["path", "second", "score_0_100"]) as write:
+        for second, made in enumerate(scores):
+            write([made.path, second, f"{made.score100:.3f}"])
+            out.print(f"{second:4d} s  {made.score100:6.2f}")
 
 
 @app.command()
@@ -97,6 +150,36 @@ def route(
 ) -> None:
     """Scores one clip by experts that are chosen and weighted for it (0-100, larger is better)."""
     _program("router", target, None, [f"router.tier={tier}", *(settings or [])], html, reference)
+
+
+@app.command()
+def localize(
+    target: Path,
+    folder: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("runs/localized"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="setting of conf/localize, as key=value; may be repeated")
+    ] = None,
+) -> None:
+    """Says where and when one clip is damaged: as JSON, as a clip with heat and boxes, and as one strip of frames."""
+    from vqa2.core.config import decode
+    from vqa2.experts.base import Media
+    from vqa2.experts.localization.localize import LocalizeSpec
+    from vqa2.experts.localization.render import overlay, strip
+    from vqa2.launch import composed
+    from vqa2.model.predict import kind_of
+
+    values = composed("localization", [f"localize.{item}" for item in settings or []])["localize"]
+    media = Media(path=target, kind=kind_of(target))
+    found = decode(LocalizeSpec, values, "localize").open()(media)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {suffix: folder / f"{target.name}.{suffix}" for suffix in ("json", "mp4", "png")}
+    written["json"].write_text(found.to_json() + "\n", encoding="utf-8")
+    overlay(media, found, written["mp4"])
+    strip(media, found, written["png"])
+    for f in found.findings:
+        place = f.note or f"{f.boxes[0]}, severity {f.severity:.2f}"
+        out.print(f"{f.start_s:.2f} to {f.end_s:.2f} s: {f.kind} ({f.kind_p:.2f}), {place}", markup=False)
+    err.print(f"{len(found.findings)} damaged stretches; {', '.join(map(str, written.values()))}", soft_wrap=True)
 
 
 @app.command()
@@ -156,6 +239,19 @@ def convert(
 
 
 @app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="a finished stage, such as runs/tiny/scoring")],
+    repo: Annotated[str, typer.Argument(help="user/name on the Hugging Face hub")],
+    license: Annotated[str, typer.Option(help="of the weights: what base model and data allow, such as apache-2.0")],
+    public: Annotated[bool, typer.Option("--public", help="make a new repository public")] = False,
+) -> None:
+    """Uploads a trained model and its card: training sets, results with counts, limits. Log in with `hf auth login`."""
+    from vqa2.train.card import push as run_push
+
+    out.print(run_push(run, repo, license, public), markup=False)
+
+
+@app.command()
 def doctor(
     settings: Annotated[
         list[str], typer.Argument(help="data=<source> and settings of data_prep, such as root=<folder>")
@@ -194,23 +290,30 @@ def _program(
     from vqa2.launch import composed
     from vqa2.model.predict import kind_of
 
-    # `llm=http` chooses a component of a group; other settings are values of the predictor.
-    groups = {f"{item.partition('=')[0]}@predictor.{item}" for item in settings if item.partition("=")[0] in _GROUPS}
-    values = [f"predictor.{item}" for item in settings if item.partition("=")[0] not in _GROUPS]
-    made = build(
-        "predictor", composed("eval", [f"predictor={name}", *sorted(groups), *values])["predictor"], "predictor"
-    )
+    groups, values = [], []
+    for item in settings:
+        key, _, value = item.partition("=")
+        if key in _GROUPS:
+            groups.append(f"{key}@predictor.{_GROUPS[key]}={value}")
+        else:
+            values.append(f"predictor.{item}")
+    made = build("predictor", composed("eval", [f"predictor={name}", *groups, *values])["predictor"], "predictor")
+    if not any(Path(made.experts.calibration).glob("*.json")):
+        raise ConfigError(f"{made.experts.calibration}: no expert is calibrated; run `python -m vqa2.experts` first")
     predictor = made.open()
     asked = Asked(id=target.name, path=target.resolve(), kind=kind_of(target), question=question, reference=reference)
     trace, path = predictor.trace(asked)
-    for note in trace.notes:
+    left_out = [f"{tool} is left out: {reason}" for tool, reason in trace.config["left_out"].items()]
+    for note in (*left_out, *trace.notes):
         err.print(f"note: {note}", markup=False, soft_wrap=True)
     if html is not None:
         write_page(html, trace)
     spent = trace.spending
-    err.print(f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries; trace: {path}")
+    cost = f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries"
+    err.print(f"{cost}; trace: {path}", soft_wrap=True)
     if "error" in trace.result:
-        raise UserError(f"{target}: {trace.result['error']}")
+        reason = trace.result["error"]
+        raise UserError(reason if reason.startswith(str(asked.path)) else f"{target}: {reason}")
     result = trace.result
     out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
 
@@ -223,11 +326,7 @@ def _load(folder: str, device: str, reasoning: bool = False):
 
 def main() -> None:
     """Entry point: user errors are one line and exit code 2."""
-    try:
-        app(standalone_mode=True)
-    except UserError as problem:
-        sys.stderr.write(f"error: {' '.join(str(problem).split())}\n")
-        sys.exit(2)
+    sys.exit(exit_code(app))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import yaml
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import TypeAdapter
 from rich.console import Console
 
@@ -59,7 +59,7 @@ class EvalRun:
     benchmarks: dict[str, dict[str, Any]]
     predictor: dict[str, Any]
     runs: str
-    run: str
+    run: Annotated[str, MinLen(1)]
     train_preset: str
     stages: dict[str, str]
     ablation: tuple[str, ...]
@@ -98,6 +98,7 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
     `ensure(stage)` trains a stage of the run that is missing, or raises.
     """
     home, page, shard = Path(made.runs) / made.run, _Page(), _shard()
+    against = None if made.against is None else SavedPredictor(Path(made.against))
     for key, values in made.benchmarks.items():
         benchmark = build("benchmark", values, f"benchmarks.{key}")
         predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
@@ -106,8 +107,8 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         if report is None:
             continue
         answers = read_answers(out / ANSWERS)
-        if made.against is not None:
-            report = _compared(report, benchmark, answers, made.against)
+        if against is not None:
+            report = _compared(report, benchmark, answers, against)
             write_report(out / REPORT, report)
         page.reports.append(report)
         _collect(page, benchmark, report, answers, made)
@@ -170,12 +171,12 @@ def _run(benchmark, predictor, out: Path, key: str, shard: Shard) -> Report | No
         return run_benchmark(benchmark, predictor, out, partial(shown.at, key), shard)
 
 
-def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], against: str) -> Report:
+def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], saved: SavedPredictor) -> Report:
     """The report with the differences to saved answers as one more group."""
-    items, saved = benchmark.items(), SavedPredictor(Path(against))
+    items = benchmark.items()
     others = [(saved.score if i.mode == "score" else saved.answer)([i.query])[0] for i in items]
     made = benchmark.compare(items, [answers[i.query.id] for i in items], others)
-    return replace(report, groups={**report.groups, difference_group(against): made})
+    return replace(report, groups={**report.groups, difference_group(saved.name): made})
 
 
 def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:

@@ -9,13 +9,13 @@ tokens that a harness could read. The report goes to `<out>/<task>.report.json`,
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from vqa2.bench._items import Item
 from vqa2.bench._runner import write_report
@@ -36,7 +36,7 @@ from pathlib import Path
 from vqa2.lmms import Task
 
 _TASK = Task(Path(__file__).parent, "{task}")
-text, visual, process = _TASK.text, _TASK.visual, _TASK.process
+text, visual, messages, process = _TASK.text, _TASK.visual, _TASK.messages, _TASK.process
 '''
 
 
@@ -49,9 +49,18 @@ class Task:
         self.benchmark = build("benchmark", values, name)
         self._reports: dict[str, Report] = {}
 
-    def visual(self, doc: dict[str, Any]) -> list[str]:
-        """The paths of the clips."""
-        return doc["videos"]
+    def visual(self, doc: dict[str, Any]) -> list[str] | list[Image.Image]:
+        """The paths of the clips, or the images: the harness's models take a path for a clip whatever it is."""
+        if doc["kind"] == "video":
+            return doc["media"]
+        return [Image.open(path).convert("RGB") for path in doc["media"]]
+
+    def messages(self, doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> list[Any]:
+        """The same for chat models. Each medium says what it is, since the harness would guess by the file's name (and
+        take a .webm for sound)."""
+        media = [{"type": doc["kind"], "url": one} for one in self.visual(doc)]
+        text = {"type": "text", "text": self.text(doc, lmms_eval_specific_kwargs)}
+        return [{"role": "user", "content": [*media, text]}]
 
     def text(self, doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
         """The question without our marks; `frames` of the model's settings is the number that the prompt names."""
@@ -67,7 +76,10 @@ class Task:
         """A function that gives one headline metric over all replies; nan where it is undefined."""
 
         def value(replies: Sequence[dict[str, str]]) -> float:
-            found = next((m for m in self.report(replies).metrics if m.name == metric), None)
+            made = {m.name: m for m in self.report(replies).metrics}
+            # What grades open answers is part of that metric's name once there are grades.
+            graded = (m for name, m in made.items() if name.startswith(f"{metric} ("))
+            found = made.get(metric) or next(graded, None)
             return float("nan") if found is None or found.value is None else found.value
 
         return value
@@ -123,8 +135,10 @@ def export(values: dict[str, Any], out: Path, key: str, max_new_tokens: int) -> 
 
 
 def _row(item: Item, metrics: Sequence[str]) -> dict[str, Any]:
-    videos = [str(p) for p in (item.query.path, item.query.second) if p is not None]
-    return {"id": item.query.id, "videos": videos, "question": question_of(item), "answer": "", "metrics": metrics}
+    query = item.query
+    media = [str(p) for p in (query.path, query.second) if p is not None]
+    return {"id": query.id, "kind": query.kind, "media": media, "question": question_of(item), "answer": "",
+            "metrics": metrics}  # fmt: skip
 
 
 def _yaml(task: str, out: Path, metrics: Sequence[str], names: Sequence[str], max_new_tokens: int) -> str:
@@ -137,9 +151,10 @@ def _yaml(task: str, out: Path, metrics: Sequence[str], names: Sequence[str], ma
         "doc_to_target": "answer",
         "generation_kwargs": {"max_new_tokens": max_new_tokens, "temperature": 0, "do_sample": False, "num_beams": 1},
         "lmms_eval_specific_kwargs": {"default": {"frames": 16}},
-        "metadata": [{"version": 1.0}],
+        "metadata": {"version": 1.0},
     }
-    functions = {"doc_to_visual": "visual", "doc_to_text": "text", "process_results": "process"}
+    functions = {"doc_to_visual": "visual", "doc_to_text": "text", "doc_to_messages": "messages",
+                 "process_results": "process"}  # fmt: skip
     lines = [f"{key}: !function {task}_utils.{name}\n" for key, name in functions.items()]
     lines.append("metric_list:\n")
     for metric, name in zip(metrics, names):
@@ -159,4 +174,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(main, sys.argv[1:])
+    guarded(main, "eval")

@@ -7,13 +7,15 @@ comparison on the embedded data, never beside the paper's figures.
 import shlex
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from vqa2.bench._paper import PaperTable, make_cells
+from vqa2.bench._paper import Missing, PaperTable, make_cells, origins
 from vqa2.bench._paper_text import as_csv, latex, markdown, page
 from vqa2.bench._runner import REPORT, read_report
 from vqa2.core.config import build, decode, spec, suggest
@@ -21,6 +23,9 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Report
 from vqa2.core.run import say
 from vqa2.launch import composed, conf_dir, options, pop
+
+_RUNS, _RUNS_KEY = "runs", {"train.py": "out", "eval.py": "runs"}
+"""The folder of runs that train.py and eval.py use unless told otherwise, and the setting that tells them."""
 
 
 @spec
@@ -35,12 +40,16 @@ class TableRun:
 
 def main(overrides: list[str]) -> None:
     """Prints the table and writes `<out>/<name>.md`, `.tex`, `.csv` and `.html`."""
-    made = decode(TableRun, composed("table", _chosen(overrides)), "table")
+    made = _placed(decode(TableRun, composed("table", _chosen(overrides)), "table"))
     if made.table.produce:
-        _produce(made)
-    cells = make_cells(made.table, lambda run, benchmark: _report(made, run, benchmark), cache(_missing))
-    texts = {"md": markdown(made.table, cells), "tex": latex(made.table, cells),
-             "csv": as_csv(cells), "html": page(made.table, cells)}  # fmt: skip
+        _produce(made.table)
+    report = cache(partial(_report, made))
+    pairs = [(row.run, c.benchmark) for row in made.table.measured.values() for c in made.table.columns.values()]
+    missing = missing_files(benchmark for run, benchmark in pairs if report(run, benchmark) is None)
+    cells = make_cells(made.table, report, missing.__getitem__)
+    who = origins(made.table, report)
+    texts = {"md": markdown(made.table, cells, who), "tex": latex(made.table, cells, who),
+             "csv": as_csv(cells), "html": page(made.table, cells, who)}  # fmt: skip
     folder = Path(made.out)
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
@@ -57,7 +66,9 @@ def _chosen(overrides: list[str]) -> list[str]:
     """The overrides with `table=` and `preset=` turned into a choice and its name: with preset=tiny, the default, the
     table of the embedded data where there is one. (`preset` is a config group of training, no key of a table.)"""
     rest = list(overrides)
-    name, known = pop(rest, "table") or "", options("table")
+    name, known = pop(rest, "table"), options("table")
+    if not name:
+        raise ConfigError(f"table: name one, for example table=vqa2-2; known: {', '.join(known)}")
     if name not in known:
         raise ConfigError(f"table={name}: no such table{suggest(name, known)}")
     preset = pop(rest, "preset") or "tiny"
@@ -67,10 +78,22 @@ def _chosen(overrides: list[str]) -> list[str]:
     return [f"table={'tiny/' if embedded else ''}{name}", f"name={name}{'-tiny' if embedded else ''}", *rest]
 
 
-def _produce(made: TableRun) -> None:
-    """Runs the commands of every row; each command skips or continues what it finds done."""
-    benchmarks = {c.benchmark for c in made.table.columns.values()}
-    commands = [c for row in made.table.measured.values() for c in row.commands]
+def _placed(made: TableRun) -> TableRun:
+    """The table with commands that work in its folder of runs, where that is not the one they have by default."""
+
+    def placed(command: str) -> str:
+        keys = [_RUNS_KEY[word] for word in command.split() if word in _RUNS_KEY]
+        return command if made.runs == _RUNS else " ".join([command, *(f"{key}={made.runs}" for key in keys)])
+
+    table = made.table
+    rows = {name: replace(row, commands=tuple(map(placed, row.commands))) for name, row in table.measured.items()}
+    return replace(made, table=replace(table, measured=rows, commands=tuple(map(placed, table.commands))))
+
+
+def _produce(table: PaperTable) -> None:
+    """Runs the commands of the table and of every row; each skips or continues what it finds done."""
+    benchmarks = {c.benchmark for c in table.columns.values()}
+    commands = [*table.commands, *(c for row in table.measured.values() for c in row.commands)]
     for command in dict.fromkeys(c.format(benchmark=b) for c in commands for b in sorted(benchmarks)):
         say(command)
         words = shlex.split(command)
@@ -84,11 +107,15 @@ def _report(made: TableRun, run: str, benchmark: str) -> Report | None:
     return read_report(path) if path.is_file() else None
 
 
-def _missing(benchmark: str) -> list[str]:
-    """The input files that a benchmark of conf/ lacks, with the command that makes them where there is one."""
-    if benchmark not in options("benchmark"):
-        return [f"the benchmark {benchmark} (not in conf/benchmark)"]
-    values = composed("eval", [f"benchmark={benchmark}"])["benchmarks"][benchmark]
-    lacking = [str(path) for path in build("benchmark", values, benchmark).inputs() if not path.exists()]
-    made = f" (`{values['prepare']}`)" if values.get("prepare") else ""
-    return [f"{path}{made}" for path in lacking]
+def missing_files(benchmarks: Iterable[str], everything: bool = False) -> dict[str, list[Missing]]:
+    """By benchmark of conf/, the input files that are not here (or all of them), with the command that makes them
+    where there is one. One composition serves all benchmarks."""
+    names = sorted({*benchmarks})
+    if not names:
+        return {}
+    values = composed("eval", [f"benchmark=[{','.join(names)}]"])["benchmarks"]
+    return {
+        name: [(str(path), values[name].get("prepare")) for path in build("benchmark", values[name], name).inputs()
+               if everything or not path.exists()]
+        for name in names
+    }  # fmt: skip

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
 
 from data_prep._rows import Bad, Row
 from vqa2.core.config import build, register, spec
@@ -57,7 +57,7 @@ class Labelled:
     label files per split, relative to the root (of a list in the list, the first that is there); `expected` rows per
     split. `path` of a clip, relative to the root, and `content` (what must not lie in two splits) are patterns over id,
     stem, folder, head (of the stem, up to the first `_`), part[i] (the stem between `_`) and the file's own columns.
-    `broken` items are left out with their reasons."""
+    `broken` items are left out with their reasons. `disk_gb`: all clips of the dataset as published; null: unknown."""
 
     dataset: str
     variant: Annotated[str, MinLen(1)]
@@ -71,6 +71,7 @@ class Labelled:
     broken: dict[str, str]
     license: str
     obtain: str
+    disk_gb: Annotated[float, Gt(0)] | None
     reader: dict[str, Any]
 
     def inputs(self, root: Path) -> list[Path]:
@@ -102,7 +103,11 @@ class Labelled:
         """(split, row) of everything that the label files hold, unchecked."""
         reader = build("reader", self.reader, f"source.{self.variant}.reader")
         for split in self.files:
-            for row in reader.read(self._label_files(root, split)):
+            paths = self._label_files(root, split)
+            for path in paths:
+                if not path.exists():
+                    raise DataError(f"{path}: no such label file; where to get it: {self.obtain}")
+            for row in reader.read(paths):
                 yield split, row
 
     def _wrong(self, row: Row, seen: set[int]) -> str:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from vqa2.agents.run import check, live
 from vqa2.agents.trace import read_trace, write_trace
 from vqa2.agents.world import Asked, Means
 from vqa2.core.config import register
+from vqa2.experts._frames import sampled
 from vqa2.experts.base import Info, Raw
 from vqa2.launch import conf_dir
 
@@ -40,6 +42,25 @@ class Told:
         if self.fails:
             raise RuntimeError(self.fails)
         return Raw(value=self.value)
+
+
+@register("expert", "mean_gray")
+class MeanGray:
+    """Says the mean gray value of what it is given, in percent."""
+
+    info: Info
+
+    def missing(self) -> str:
+        return ""
+
+    def content(self) -> str:
+        return ""
+
+    def open(self):
+        return self
+
+    def score(self, media, reference, prompt):
+        return Raw(value=float(np.mean([frame.mean() for frame in sampled(media, 4)])) / 2.55)
 
 
 def told(value: float = 50.0, fails: str = "", **info) -> dict:

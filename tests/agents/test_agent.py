@@ -3,9 +3,12 @@
 import json
 import math
 
+import numpy as np
 import pytest
-from agent_test_parts import Spoken, http_values, told
+from agent_test_parts import INFO, Spoken, http_values, told
 from llm_server import Act, serving
+from media import write_clip
+from PIL import Image
 
 from vqa2.agents.executor import lookup
 from vqa2.agents.fusion import fuse_levels
@@ -216,6 +219,26 @@ def test_regions_have_no_tools_but_on_crops(clip, tools, agent_of):
     assert made.notes == ()
     assert {json.dumps(s.request["box"]) for s in made.steps if s.kind == "tool"} == {"[0.0, 0.0, 1.0, 0.5]"}
     assert made.working["evidence"]["detected"] == {"sky": ["blurs", "noise"]}
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_tool_on_a_crop_sees_the_region_alone(kind, tmp_path, pool_of, agent_of):
+    """A picture whose upper half is black: the crop of the sky is, the picture as a whole is half white."""
+    frame = np.full((64, 48, 3), 255, np.uint8)
+    frame[:32] = 0
+    path = tmp_path / ("a.png" if kind == "image" else "a.mkv")
+    if kind == "image":
+        Image.fromarray(frame).save(path)
+    else:
+        write_clip(path, np.stack([frame] * 4), fps=8)
+    pool = pool_of(gray={"name": "mean_gray", "info": {**INFO, "strengths": ["noise"]}})
+    agent = agent_of(pool, None, "regions=crops")
+    question = "How would you rate the quality of the sky?"
+    sky = agent.ask(path, kind, question=question, regions={"sky": (0.0, 0.0, 1.0, 0.5)})
+    assert sky.result["score01"] == pytest.approx(0.0, abs=0.01)
+    ground = agent.ask(path, kind, question=question, regions={"sky": (0.0, 0.5, 1.0, 1.0)})
+    assert ground.result["score01"] == pytest.approx(1.0, abs=0.01)
+    assert agent.ask(path, kind).result["score01"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_images_too_and_a_picture_where_a_video_is_expected_is_an_error(still, clip, pool_of, agent_of):

@@ -13,6 +13,7 @@ from vqa2.agents.view import write_page
 from vqa2.bench._runner import run as run_benchmark
 from vqa2.cli import app
 from vqa2.core.config import build, decode
+from vqa2.core.errors import UserError
 from vqa2.core.prompts import closed_prompt, open_prompt
 from vqa2.core.records import Query
 from vqa2.data.video import VideoSpec
@@ -93,8 +94,69 @@ def test_route_ask_and_replay_on_the_command_line(data_root, calibrated, tmp_pat
     edited["result"]["score01"] = 0.123
     path.write_text(json.dumps(edited))
     assert cli.invoke(app, ["replay", str(path)]).exception is not None
+    gate = ["--set", "decider=learned", "--set", f"decider.gate={tmp_path}/none"]
+    assert "no learned router here" in str(cli.invoke(app, ["route", clip, *gate, *common]).exception)
+    published = cli.invoke(app, ["route", clip, "--set", "priors=published", *common])
+    assert "uvq" in published.stderr
     asked = cli.invoke(app, ["ask", clip, "Is there blur in this video?", "--agent", *common])
     assert asked.stdout.strip() in ("Yes.", "No.")
+
+
+def asked(clip: str, question: str, folder: Path, *settings: str):
+    """`vqa2 ask --agent` with traces and replies in a folder."""
+    given = (f"traces={folder}", f"llm_cache={folder / 'c'}", *settings)
+    return CliRunner().invoke(app, ["ask", clip, question, "--agent", *(x for s in given for x in ("--set", s))])
+
+
+UNREACHABLE = ("llm=http", "llm.retries=0", "llm.timeout_s=0.5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "say"),
+    [
+        (("agent.max_replan=3",), "predictor.agent.max_replan: unknown key (did you mean 'max_replans'?)"),
+        (("llm=htp",), "llm@predictor.llm=htp: no such llm (did you mean 'http'?)"),
+        (("experts=safe",), "no such experts (did you mean 'commercial_safe'?)"),
+        (("agent.max_replans=-1",), "predictor.agent.max_replans: input should be greater than or equal to 0"),
+        (("foo",), "foo: settings are key=value"),
+        (("llm=vqa2", "llm.folder=nowhere"), "nowhere: no trained model here"),
+        (("experts.calibration=nowhere",), "no score"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(settings, say, data_root, tmp_path):
+    clip = str(min((data_root / "media" / "test").glob("*.mp4")))
+    given = [f"traces={tmp_path}", f"llm_cache={tmp_path / 'c'}", *settings]
+    made = CliRunner().invoke(
+        app, ["ask", clip, "How is the quality?", "--agent", *(x for s in given for x in ("--set", s))]
+    )
+    assert isinstance(made.exception, UserError), made.output
+    assert say in str(made.exception)
+    assert "\n" not in str(made.exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "say"), [("nowhere.mp4", None, "no such file"), ("x.mp4", "no video", "not a readable video")]
+)
+def test_a_file_that_cannot_be_read_is_one_line(name, text, say, calibrated, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    made = asked(str(tmp_path / name), "Is there noise?", tmp_path, f"experts.calibration={calibrated}")
+    assert isinstance(made.exception, UserError)
+    assert say in str(made.exception)
+
+
+def test_an_unreachable_endpoint_leaves_the_rules_with_notes(data_root, calibrated, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    clip = str(min((data_root / "media" / "test").glob("*.mp4")))
+    given = [f"traces={tmp_path}", f"llm_cache={tmp_path / 'c'}", f"experts.calibration={calibrated}", *UNREACHABLE]
+    options = [x for s in given for x in ("--set", s)]
+    made = CliRunner().invoke(app, ["ask", clip, "Is there blur in this video?", "--agent", *options])
+    assert made.exit_code == 0, made.output
+    assert (
+        "planner: rules planned, since the chat model gave no plan: llm: the endpoint: cannot be reached" in made.output
+    )
+    assert made.stdout.splitlines()[-1] in ("Yes.", "No.")
 
 
 def test_a_page_shows_evidence_claims_and_escapes(clip, pool_of, agent_of, tmp_path):

@@ -13,6 +13,8 @@ from vqa2.agents.run import check, replay
 from vqa2.core.errors import DataError
 from vqa2.core.llm import LlmUnavailable, parse
 from vqa2.core.prompts import closed_prompt
+from vqa2.experts import calibration
+from vqa2.launch import composed
 
 
 def routing(**changes):
@@ -53,12 +55,58 @@ def test_tier_0_runs_exactly_one(clip, pool_of, router_of):
     assert "no expert gave a score (a: error: RuntimeError: boom)" in result["error"]
 
 
+def test_of_equal_priors_the_best_calibrated_expert_comes_first(clip, pool_of, router_of):
+    """`a` is cheaper, and its curve misses its data by 10 points."""
+    pool = pool_of(a=told(40.0, cost_s=1.0), b=told(80.0, cost_s=2.0))
+    grid = tuple(float(x) for x in range(0, 101, 10))
+    off = tuple(x + 10 * (-1) ** i for i, x in enumerate(grid))
+    material = calibration.Material(dataset="grid", ids=tuple(map(str, grid)), raw=grid, mos=off)
+    calibration.save(calibration.fit(pool.subject("a"), "linear", material), clip.parent / "calibration")
+    assert router_of(pool, None, "tier=0").ask(clip).result["experts"] == ["b"]
+
+
+def test_an_error_names_three_reasons_and_counts_the_others(clip, pool_of, router_of):
+    pool = pool_of(**{name: told(fails="boom") for name in "abcde"})
+    error = router_of(pool).ask(clip).result["error"]
+    assert error.count("boom") == 3
+    assert error.endswith("; and 2 more)")
+
+
 def test_published_priors_are_renormalized_over_the_pool(clip, pool_of, router_of):
     pool = pool_of(uvq=told(40.0), cover=told(50.0), other=told(90.0))
     trace = router_of(pool, None, priors="published").ask(clip)
     assert trace.result["experts"] == ["cover", "uvq"]
     assert trace.result["score100"] == pytest.approx(45.0)
-    assert "maxvqa, modularbvqa, rq_vqa not in the pool" in trace.notes[0]
+    assert trace.notes[0].endswith("maxvqa, modularbvqa, rq_vqa not in the pool; the others' weights are renormalized")
+    strangers = router_of(pool_of(a=told(40.0), b=told(50.0)), None, priors="published").ask(clip)
+    assert strangers.result["score100"] == pytest.approx(45.0)
+    assert strangers.notes[0].endswith("no other expert has a weight: all count alike")
+
+
+def test_the_published_row_by_hand(clip, pool_of, router_of):
+    """UGC, no suspects, calibrations without error. Agreement with the median of the others, on 20 points: .875, .5,
+    .75, .875, .625; so the weights are .25 x 1.4625, .25 x 1.35, .15 x 1.425, .15 x 1.4625, .10 x 1.3875."""
+    scores = {"uvq": 60.0, "cover": 70.0, "modularbvqa": 65.0, "maxvqa": 60.0, "rq_vqa": 55.0}
+    pool = pool_of(**{name: told(score) for name, score in scores.items()})
+    trace = router_of(pool, None, "content_type=ugc", priors="published").ask(clip)
+    assert trace.result["score100"] == pytest.approx(80.25 / 1.275)
+    assert (trace.result["rounded"], trace.working["fused"]["rule"]) == (63, "weighted mean")
+    assert trace.working["fused"]["weights"]["uvq"] == pytest.approx(0.365625 / 1.275)
+
+
+def test_what_is_wrong_with_the_published_priors_is_flagged():
+    """Every row that does not sum to 1 is named with its sum, and no other."""
+    values = composed("eval", ["predictor=router", "priors@predictor.router.priors=published"])
+    priors = values["predictor"]["router"]["priors"]
+    sums = {kind: sum(row.values()) for kind, row in priors["types"].items()}
+    flagged = [flag for flag in priors["flagged"] if "sum to" in flag]
+    assert flagged == [
+        f"{kind}: the weights sum to {total:.2f}; they are renormalized"
+        for kind, total in sums.items()
+        if total != pytest.approx(1.0)
+    ]
+    assert len(flagged) == 2
+    assert "dover" not in {name for row in priors["types"].values() for name in row}
 
 
 def test_a_clip_higher_than_wide_is_short_form(tmp_path, pool_of, router_of):
@@ -146,6 +194,27 @@ def test_a_crash_is_evidence_and_all_failing_is_an_error(clip, pool_of, router_o
     assert failed.request["expert"] == "b"
     none = router_of(pool_of(a=told(fails="x"), b=told(fails="y"))).ask(clip).result
     assert none == {"error": "no expert gave a score (a: error: RuntimeError: x; b: error: RuntimeError: y)"}
+
+
+def test_a_reference_is_read_compared_in_size_and_never_unused_in_silence(clip, tmp_path, pool_of, router_of):
+    router = router_of(pool_of(a=told(40.0)))
+    assert "none.mkv: no such file" in router.ask(clip, reference=tmp_path / "none.mkv").result["error"]
+    write_clip(tmp_path / "large.mkv", numbered(8, height=48, width=64), fps=8)
+    wrong = router.ask(clip, reference=tmp_path / "large.mkv").result["error"]
+    assert wrong == "the reference is 64x48, the video 32x24; they must have one size"
+    write_clip(tmp_path / "same.mkv", numbered(8), fps=8)
+    unused = router.ask(clip, reference=tmp_path / "same.mkv")
+    assert unused.result["score100"] == pytest.approx(40.0)
+    assert unused.notes[0].startswith("the reference is not used")
+    both = router_of(pool_of(a=told(40.0), fr=told(50.0, reference=True))).ask(clip, reference=tmp_path / "same.mkv")
+    assert (both.result["experts"], both.notes) == (["a", "fr"], ())
+
+
+def test_many_experts_beyond_the_budget_share_a_note(clip, pool_of, router_of):
+    pool = pool_of(**{name: told(40.0) for name in "abcdef"})
+    one = router_of(pool, None, "budget.experts=1").ask(clip)
+    assert one.result["experts"] == ["a"]
+    assert one.notes == ("budget: 5 experts did not run: b, c, d, e, f",)
 
 
 def test_uncalibrated_and_inapplicable_experts_are_never_fused(clip, still, pool_of, router_of):

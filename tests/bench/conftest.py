@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from vqa2.bench._paper import Column, PaperTable, Row
+from vqa2.bench._runner import run
+from vqa2.bench.scoring import Scoring
+from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Answer, Instruction, Turn, write_jsonl
 
 
 class Scripted:
-    """Answers from a table by id; an id under `broken` fails; `asked` lists every id in order."""
+    """Answers from a table by id; an id under `broken` fails, one under `short` loses a key frame; `asked` lists every
+    id in order."""
 
-    def __init__(self, table, broken=(), stop_after=None):
+    def __init__(self, table, broken=(), stop_after=None, short=()):
         self.name, self.fingerprint = "scripted", "v1"
-        self.table, self.broken, self.stop_after = dict(table), set(broken), stop_after
+        self.table, self.broken, self.stop_after, self.short = dict(table), set(broken), stop_after, set(short)
         self.asked, self.calls, self.questions = [], 0, {}
 
     def score(self, queries):
@@ -31,7 +36,7 @@ class Scripted:
         return [
             Answer(id=q.id, error="cannot decode")
             if q.id in self.broken
-            else Answer(id=q.id, **{field: self.table[q.id]})
+            else Answer(id=q.id, dropped_key_frames=int(q.id in self.short), **{field: self.table[q.id]})
             for q in queries
         ]
 
@@ -83,3 +88,45 @@ def write_json(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def paper_table():
+    """VQA²'s table 8 with one measured row, `Mix`; keyword arguments change fields."""
+
+    def make(**changes):
+        values = {
+            "title": "T & co",
+            "note": "raw",
+            "published": "vqa2_table8_mixture_scoring.csv",
+            "key": ("dataset", "metric"),
+            "digits": 3,
+            "produce": False,
+            "columns": {f"{d} {m}": Column(benchmark=d, metric=("SRCC",) if m == "srcc" else ("PLCC raw",), scale=1.0)
+                        for d in ("live-vqc", "lsvq-1080p", "lsvq-test", "konvid-1k") for m in ("srcc", "plcc")},
+            "means": {},
+            "parts": {},
+            "unranked": (),
+            "commands": (),
+            "measured": {"Mix": Row(run="mix", of=None, minus=None, needs={},
+                                    commands=("python eval.py run=mix benchmark={benchmark}",))},
+        }  # fmt: skip
+        return PaperTable(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def konvid(write_set, make_row, scripted, quiet, tmp_path):
+    """Evaluates predictions of a known SRCC on `count` clips under the published protocol of 10."""
+
+    def evaluate(count=10, label="konvid-1k", split="test", broken=(), short=()):
+        rows = [make_row(n, SCORE_QUESTION, mos=9.0 * n, split=split) for n in range(count)]
+        root = write_set("s.jsonl", rows)
+        made = Scoring(label=label, root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
+                       published_n=10, batch_size=4, bootstrap=50, seed=0)  # fmt: skip
+        order = [0.1, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # one swap of neighbours: SRCC = 1 - 12 / 990
+        predictor = scripted({f"c{n}": order[n] for n in range(count)}, broken=broken, short=short)
+        return run(made, predictor, tmp_path / "out" / f"{label}-{count}-{split}-{len(broken)}-{len(short)}", quiet)
+
+    return evaluate

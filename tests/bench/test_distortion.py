@@ -40,6 +40,7 @@ def made(write_set, make_row):
     return Distortion(
         label="distortion",
         root=str(root),
+        prepare=None,
         files=("a.jsonl", "b.jsonl"),
         spatial=SPATIAL,
         temporal=TEMPORAL,

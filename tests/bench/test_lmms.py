@@ -3,16 +3,22 @@
 import importlib.util
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from vqa2.bench._runner import read_report, run
 from vqa2.core.config import build
 from vqa2.core.errors import ConfigError
 from vqa2.core.prompts import SCORE_QUESTION
+from vqa2.launch import composed
 from vqa2.lmms import export, main
+from vqa2.predictors.constant import ConstantPredictor
 
 
 class Loader(yaml.SafeLoader):
@@ -64,7 +70,7 @@ def test_ratings_give_the_numbers_of_our_own_report(ratings, scripted, quiet, tm
     ours = run(build("benchmark", ratings, "b"), scripted(SCORES), tmp_path / "o", quiet)
     expected = {m.name: math.nan if m.value is None else m.value for m in ours.metrics}
     assert values == pytest.approx(expected, nan_ok=True)
-    assert docs[0]["videos"] == [str(tmp_path / "data" / "media" / "test" / "c0.mp4")]
+    assert docs[0]["media"] == [str(tmp_path / "data" / "media" / "test" / "c0.mp4")]
     assert asked[0] == "Rate the quality of this video from 0 (worst) to 100 (best). Answer with the number only."
     assert asked[3].startswith("The video stalls once. Rate the quality")
 
@@ -86,7 +92,8 @@ def test_questions_name_the_frames_and_closed_ones_are_graded(tmp_path, write_js
     judge = {"llms": {"first": {"name": "rules"}}, "rounds": 5, "budget": None, "give_up_after": 5, "cache": "x",
              "published": "gpt-4o"}  # fmt: skip
     file = str(write_json([record, pair]))
-    values = {"name": "qbench_video", "label": "q", "file": file, "video_root": str(tmp_path), "pairs": "include",
+    values = {"name": "qbench_video", "label": "q", "prepare": None, "file": file,
+              "video_root": str(tmp_path), "pairs": "include",
               "prompt": "official", "reply": "letter", "judge": judge, "vocabulary": None,
               "reference_keys": ["answer"], "published_n": None, "batch_size": 2, "bootstrap": 10,
               "seed": 0}  # fmt: skip
@@ -95,9 +102,59 @@ def test_questions_name_the_frames_and_closed_ones_are_graded(tmp_path, write_js
     assert asked[0].startswith("You will receive 16 distinct frames that have been uniformly sampled from a video")
     assert "The first 8 frames" in asked[1]
     assert not any("<" in text for text in asked)
-    assert [len(doc["videos"]) for doc in docs] == [1, 2]
+    assert [len(doc["media"]) for doc in docs] == [1, 2]
     assert found["Overall"] == found["Overall (closed)"] == 0.5
     assert math.isnan(found["open"])
+
+
+@pytest.mark.slow
+def test_lmms_eval_itself_gives_the_numbers_of_our_own_report(data_root, quiet, tmp_path):
+    """Its own command line with its own `dummy` model, which says one thing to all: as our predictor `constant`."""
+    if importlib.util.find_spec("lmms_eval") is None:
+        pytest.skip("lmms-eval is not installed (docs/evaluation.md)")
+    roots = {
+        "synthetic": [f"root={data_root}"],
+        "qbench-video": [f"file={data_root}/benchmark/qbench_video.json", f"video_root={data_root}/media/test"],
+    }
+    expected = {}
+    for key, reply in (("synthetic", "62"), ("qbench-video", "a slight blur")):
+        overrides = [f"benchmark={key}", *(f"benchmarks.{key}.{setting}" for setting in roots[key])]
+        values = composed("eval", overrides)["benchmarks"][key]
+        task = export(values, tmp_path / "tasks", key, 16)
+        _lmms_eval(task, tmp_path, reply)
+        constant = ConstantPredictor(0.62, reply)
+        ours = run(build("benchmark", values, key), constant, tmp_path / key, quiet)
+        theirs = read_report(tmp_path / "tasks" / f"{task}.report.json")
+        assert (theirs.metrics, theirs.n_scored, theirs.failures) == (ours.metrics, ours.n_scored, ours.failures)
+        (path,) = (tmp_path / reply).rglob("*_results.json")
+        found = json.loads(path.read_text())["results"][task]
+        expected = {m.name.split(" (rule")[0]: m.value for m in ours.metrics if m.value is not None}
+        assert {name: found[f"{name},none"] for name in expected} == pytest.approx(expected)
+        assert "RMSE raw" in expected or expected["open"] > 0
+
+
+def _lmms_eval(task, folder, reply):
+    words = ["--include_path", folder / "tasks", "--tasks", task, "--model", "dummy", "--model_args",
+             f"response={reply},read_bytes=64", "--output_path", folder / reply]  # fmt: skip
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    subprocess.run([sys.executable, "-m", "lmms_eval", *map(str, words)], check=True, cwd=Path(__file__).parents[2],
+                   env={**os.environ, **offline})  # fmt: skip
+
+
+def test_a_clip_is_a_path_and_an_image_is_opened(ratings, tmp_path):
+    picture = Path(ratings["root"]) / "media" / "test" / "c0.mp4"
+    picture.parent.mkdir(parents=True)
+    Image.new("L", (4, 3)).save(picture, "PNG")
+    export(ratings, tmp_path, "s", 16)
+    config, of = functions(tmp_path, "vqa2_s")
+    doc = json.loads((tmp_path / "vqa2_s.jsonl").read_text().splitlines()[0])
+    (clip, text) = of(config["doc_to_messages"])(doc, {"frames": 16})[0]["content"]
+    assert clip == {"type": "video", "url": str(picture)}
+    assert text == {"type": "text", "text": of(config["doc_to_text"])(doc, {"frames": 16})}
+    doc["kind"] = "image"
+    (image,) = of(config["doc_to_visual"])(doc)
+    assert (image.size, image.mode) == ((4, 3), "RGB")
+    assert of(config["doc_to_messages"])(doc)[0]["content"][0]["type"] == "image"
 
 
 def test_our_own_wording_is_not_for_others():

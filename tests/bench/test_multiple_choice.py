@@ -38,8 +38,8 @@ AGENTIC = [
 def made(write_json, tmp_path):
     def make(records, form="llvisionqa", **changes):
         values = {"prompt": "qbench" if form == "llvisionqa" else "plain", "published_n": None} | changes
-        return MultipleChoice(label="m", file=str(write_json(records)), media_root=str(tmp_path), form=form,
-                              batch_size=2, bootstrap=200, seed=0, **values)  # fmt: skip
+        return MultipleChoice(label="m", prepare=None, file=str(write_json(records)), media_root=str(tmp_path),
+                              form=form, batch_size=2, bootstrap=200, seed=0, **values)  # fmt: skip
 
     return make
 

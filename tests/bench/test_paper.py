@@ -1,66 +1,51 @@
-"""Paper tables: states of cells, differences between comparable figures only, the four forms, every YAML of conf/."""
+"""Paper tables: states of cells, differences between comparable figures only, means, every YAML of conf/."""
 
-import csv
-import io
-import re
 import shlex
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+import click
 import pytest
+import typer
 
-from vqa2.bench._paper import PUBLISHED, Column, PaperTable, Row, make_cells, read_published
-from vqa2.bench._paper_text import as_csv, latex, markdown, page
-from vqa2.bench._runner import run, write_report
-from vqa2.bench.scoring import Scoring
-from vqa2.core.config import decode
+from data_prep.run import DataPrepRun
+from vqa2 import cli
+from vqa2.bench._paper import PUBLISHED, Column, Row, make_cells, origins, read_published
+from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Metric, Report
+from vqa2.evaluate import EvalRun
+from vqa2.experts.measure import ExpertsRun
 from vqa2.launch import composed, conf_dir, options, split_arguments
-from vqa2.tables import TableRun
-from vqa2.tables import main as table_main
+from vqa2.tables import TableRun, missing_files
+from vqa2.train.plan import TrainRun
 
 TABLES = options("table")
 TINY = sorted(p.stem for p in (conf_dir() / "table" / "tiny").glob("*.yaml"))
+ALL = [*TABLES, *(f"tiny/{n}" for n in TINY)]
 
 
-def table(**changes):
-    values = {
-        "title": "T & co",
-        "note": "raw",
-        "published": "vqa2_table8_mixture_scoring.csv",
-        "key": ("dataset", "metric"),
-        "digits": 3,
-        "produce": False,
-        "columns": {f"{d} {m}": Column(benchmark=d, metric=("SRCC",) if m == "srcc" else ("PLCC raw",), scale=1.0)
-                    for d in ("live-vqc", "lsvq-1080p", "lsvq-test", "konvid-1k") for m in ("srcc", "plcc")},
-        "measured": {"Mix": Row(run="mix", minus=None, commands=("python eval.py run=mix benchmark={benchmark}",))},
-    }  # fmt: skip
-    return PaperTable(**(values | changes))
+def nothing(run, benchmark):
+    return None
+
+
+@cache
+def layout(name):
+    return decode(TableRun, composed("table", [f"table={name}", "name=x"]), "table").table
 
 
 @pytest.fixture
-def konvid(write_set, make_row, scripted, quiet, tmp_path):
-    """Evaluates predictions of a known SRCC on `count` clips under the published protocol of 10."""
+def cell(paper_table):
+    def make(report, column="konvid-1k srcc", **changes):
+        made = paper_table(**changes)
+        cells = make_cells(made, lambda run, b: report if (run, b) == ("mix", "konvid-1k") else None, lambda b: [])
+        return next(c for c in cells if (c.row, c.column) == ("Mix", column))
 
-    def evaluate(count=10, label="konvid-1k", split="test", broken=()):
-        rows = [make_row(n, SCORE_QUESTION, mos=9.0 * n, split=split) for n in range(count)]
-        root = write_set("s.jsonl", rows)
-        made = Scoring(label=label, root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                       published_n=10, batch_size=4, bootstrap=50, seed=0)  # fmt: skip
-        order = [0.1, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # one swap of neighbours: SRCC = 1 - 12 / 990
-        predictor = scripted({f"c{n}": order[n] for n in range(count)}, broken=broken)
-        return run(made, predictor, tmp_path / "out" / f"{label}-{count}-{split}-{len(broken)}", quiet)
-
-    return evaluate
+    return make
 
 
-def cell(report, column="konvid-1k srcc"):
-    cells = make_cells(table(), lambda run, b: report if (run, b) == ("mix", "konvid-1k") else None, lambda b: [])
-    return next(c for c in cells if (c.row, c.column) == ("Mix", column))
-
-
-def test_predictions_of_known_srcc_fill_their_cell(konvid):
+def test_predictions_of_known_srcc_fill_their_cell(konvid, cell):
     made = cell(konvid())
     assert made.state == "measured"
     assert made.metric.value == pytest.approx(1 - 12 / 990)
@@ -69,7 +54,7 @@ def test_predictions_of_known_srcc_fill_their_cell(konvid):
     assert made.difference == pytest.approx(1 - 12 / 990 - 0.895)
 
 
-def test_one_item_less_changes_n_and_marks_the_cell(konvid):
+def test_one_item_less_changes_n_and_marks_the_cell(konvid, cell):
     fewer = cell(konvid(count=9))
     assert (fewer.state, fewer.metric.n, fewer.difference) == ("not comparable", 9, None)
     assert fewer.reason == "9 items, published on 10"
@@ -77,111 +62,190 @@ def test_one_item_less_changes_n_and_marks_the_cell(konvid):
     assert (failed.state, failed.metric.n, failed.reason) == ("not comparable", 9, "1 items not scored")
 
 
-def test_another_split_or_benchmark_is_refused(konvid):
+def test_another_split_benchmark_or_number_of_frames_is_refused(konvid, cell):
     assert cell(konvid(split="train")).reason == "rows of split train, published on test"
     other = cell(konvid(label="lsvq-test"))
     assert (other.state, other.reason) == ("not comparable", "a report of lsvq-test, not of konvid-1k")
+    short = cell(konvid(short=["c1", "c2"]))
+    assert (short.state, short.reason) == ("not comparable", "2 items lost key frames to fit the model")
 
 
-def test_undefined_and_absent_metrics_are_refused():
-    nothing = Metric(name="SRCC", value=None, n=5, note="undefined: constant predictions")
-    report = Report(benchmark="konvid-1k", predictor="p", metrics=(nothing,), n_expected=5, n_scored=5)
+def test_a_table_without_published_figures_still_tells_failures(konvid, cell):
+    own = cell(konvid(broken=["c3"]), published=None)
+    assert (own.state, own.published, own.difference) == ("measured", None, None)
+    assert own.reason == "1 of 10 items not scored"
+
+
+def test_undefined_and_absent_metrics_are_refused(cell):
+    undefined = Metric(name="SRCC", value=None, n=5, note="undefined: constant predictions")
+    report = Report(benchmark="konvid-1k", predictor="p", metrics=(undefined,), n_expected=5, n_scored=5)
     assert cell(report).reason == "undefined: constant predictions"
     assert cell(report, "konvid-1k plcc").reason == "the report has no PLCC raw"
 
 
-def test_cells_without_a_report_say_what_is_missing_and_how_to_get_it():
-    cells = make_cells(table(), lambda run, b: None, lambda b: [f"data/{b}/x.jsonl"])
+def test_cells_without_a_report_say_what_is_missing_and_how_to_get_it(paper_table, tmp_path):
+    (tmp_path / "here").touch()
+    needs = {str(tmp_path / "here"): "python make.py here", "gone": "python make.py gone"}
+    row = Row(run="mix", of=None, minus=None, needs=needs, commands=("python eval.py run=mix benchmark={benchmark}",))
+    made = paper_table(measured={"Mix": row}, commands=("python train.py",))
+    cells = make_cells(made, nothing, lambda b: [(f"data/{b}", f"python prep.py {b}"), ("x.json", None)])
     mix = next(c for c in cells if c.row == "Mix" and c.column == "lsvq-test srcc")
     assert mix.state == "not run"
-    assert mix.reason == "needs data/lsvq-test/x.jsonl; run python eval.py run=mix benchmark=lsvq-test"
+    assert mix.missing == ("data/lsvq-test", "x.json (obtain it: docs/evaluation.md)", "gone")
+    assert mix.commands == ("python prep.py lsvq-test", "python make.py gone", "python train.py",
+                            "python eval.py run=mix benchmark=lsvq-test")  # fmt: skip
     assert {c.state for c in cells if c.row == "Sequential"} == {"published only"}
     assert len(cells) == 16
 
 
-def test_published_columns_must_be_known():
+def test_published_columns_must_be_known_and_single(paper_table, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="'live-vqc plcc' is no column"):
-        read_published(table(columns={"live-vqc srcc": Column(benchmark="b", metric=("SRCC",), scale=1.0)}))
+        read_published(paper_table(columns={"live-vqc srcc": Column(benchmark="b", metric=("SRCC",), scale=1.0)}))
+    monkeypatch.setattr("vqa2.bench._paper.PUBLISHED", tmp_path)
+    (tmp_path / "twice.csv").write_text("model,dataset,metric,value\n" + "Mix,live-vqc,srcc,0.5\n" * 2)
+    with pytest.raises(DataError, match=r"twice\.csv: two values of Mix / live-vqc srcc"):
+        read_published(paper_table(published="twice.csv"))
 
 
-def test_forms_agree_and_escape(konvid):
+def test_means_are_made_alike_from_published_and_measured_figures(konvid, paper_table):
+    weights = {"lsvq-test srcc": 3.0, "konvid-1k srcc": 1.0}
+    made = paper_table(means={"mean srcc": weights})
+
+    def means(reports):
+        cells = make_cells(made, lambda run, b: reports.get(b), lambda b: [])
+        return {c.row: c for c in cells if c.column == "mean srcc"}
+
     report = konvid()
-    made = table()
-    cells = make_cells(made, lambda run, b: report if b == "konvid-1k" else None, lambda b: [])
-    text = markdown(made, cells)
-    assert re.search(r"\| measured here \|.*not run.*\| 0\.988 \|", text)
-    assert "| Mix | konvid-1k srcc | 0.895 | 0.988 | +0.093 |" in text
-    assert r"T \& co" in latex(made, cells)
-    assert latex(made, cells).count(r"\\") == (1 + 3) + (1 + 2), "two grids: the paper's, and the cells with a value"
-    assert r"Mix & konvid-1k srcc & 0.895 & 0.988 & +0.093" in latex(made, cells)
-    odd = table(title=r"50 % of a_b {$x$} \ ~^", columns=made.columns)
-    assert r"\caption{50 \% of a\_b \{\$x\$\} \textbackslash{} \textasciitilde{}\textasciicircum{}. raw}" in latex(
-        odd, cells
-    )
-    assert "T &amp; co" in page(made, cells)
-    rows = list(csv.DictReader(io.StringIO(as_csv(cells))))
-    row = next(r for r in rows if (r["row"], r["column"]) == ("Mix", "konvid-1k srcc"))
-    assert float(row["measured"]) == report.metrics[0].value
-    assert (row["n"], row["state"]) == ("10", "measured")
-    assert len(rows) == 16
+    both = {"konvid-1k": report, "lsvq-test": replace(report, benchmark="lsvq-test")}
+    found = means(both)
+    assert found["Sequential"].published == pytest.approx((3 * 0.882 + 0.883) / 4)
+    assert found["Sequential"].state == "published only"
+    mix = found["Mix"]
+    assert (mix.state, mix.metric.n, mix.metric.lo) == ("measured", 20, None)
+    assert mix.metric.value == pytest.approx(1 - 12 / 990)
+    assert mix.published == pytest.approx((3 * 0.883 + 0.895) / 4)
+    assert mix.reason == "mean weighted by items over 2 columns, without interval"
+    one = means({"konvid-1k": report})["Mix"]
+    assert (one.state, one.metric, one.reason) == ("not run", None, "not run: lsvq-test srcc")
+    short = means(both | {"konvid-1k": konvid(count=9)})["Mix"]
+    assert (short.state, short.difference) == ("not comparable", None)
+    assert short.reason == "not comparable: konvid-1k srcc"
 
 
-def test_figures_that_must_not_be_compared_stand_in_brackets(konvid):
-    report = konvid(count=9)
-    cells = make_cells(table(), lambda run, b: report if b == "konvid-1k" else None, lambda b: [])
-    assert re.search(r"\| measured here \|.*\| \(0\.983\) \|", markdown(table(), cells))
+def test_a_table_names_its_columns_rightly(paper_table):
+    columns = tuple(paper_table().columns)
+    assert paper_table(parts={"a": columns[:2], "b": columns[2:]}).names == [*columns]
+    with pytest.raises(ValueError, match=r"table\.means\.m: columns with weights are needed, got \['tid'\]"):
+        paper_table(means={"m": {"tid": 1.0}})
+    for parts in ({"a": columns[1:]}, {"a": columns, "b": columns[:1]}, {"a": (*columns, "z")}):
+        with pytest.raises(ValueError, match="must be a column and stand in exactly one part"):
+            paper_table(parts=parts)
+    with pytest.raises(ValueError, match=r"table\.measured\.Mix\.commands: what makes the row is needed"):
+        paper_table(measured={"Mix": Row(run="mix", of=None, minus=None, needs={}, commands=())})
 
 
-@pytest.mark.parametrize("name", [*TABLES, *(f"tiny/{n}" for n in TINY)])
-def test_every_table_decodes_covers_its_csv_and_names_commands_that_compose(name):
-    made = decode(TableRun, composed("table", [f"table={name}", "name=x"]), "table").table
-    cells = make_cells(made, lambda run, b: None, lambda b: [])
+def test_who_answered_is_told(konvid, paper_table):
+    report = konvid()
+    assert origins(paper_table(), lambda run, b: report) == {"Mix": ["run mix: scripted"]}
+    session = {"predictor": {"name": "runs/paper/scoring/model", "checkpoint": "0123456789abcdef"}}
+    report = replace(report, provenance={"sessions": [session]})
+    assert origins(paper_table(), lambda run, b: report) == {
+        "Mix": ["run mix: runs/paper/scoring/model, checkpoint 0123456789ab"]
+    }
+    assert origins(paper_table(), nothing) == {}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_table_covers_its_csv_and_names_commands_that_compose(name):
+    """Commands that make the missing files are checked too, as if nothing were here."""
+    made = layout(name)
+    benchmarks = sorted({c.benchmark for c in made.columns.values()})
+    files = missing_files(benchmarks, everything=True)
+    cells = make_cells(made, nothing, files.__getitem__)
     if made.published:
         lines = (PUBLISHED / made.published).read_text().splitlines()
-        assert sum(c.published is not None for c in cells) == len(lines) - 1, "no published value is lost or doubled"
+        printed = [c for c in cells if c.published is not None and c.column in made.columns]
+        own = [c for c in printed if made.published_row(c.row) == c.row]
+        assert len(own) == len(lines) - 1, "no published value is lost or doubled"
     assert made.produce == name.startswith("tiny/")
-    for found in cells:
-        if found.state == "not run":
-            assert found.column in made.columns
-            for command in found.reason.removeprefix("run ").split(" && "):
-                check_command(command)
+    open_ = [c for c in cells if c.state == "not run" and c.column in made.columns]
+    assert {c.row for c in open_} == {*made.measured}
+    assert all(c.missing and c.commands for c in open_)
+    prepares = {make for some in files.values() for _, make in some if make is not None}
+    needs = {make for row in made.measured.values() for make in row.needs.values()}
+    asks = {c for row in made.measured.values() for c in (*made.commands, *row.commands)}
+    # one composition asks every benchmark of the table
+    for command in prepares | needs | {c.format(benchmark=f"[{','.join(benchmarks)}]") for c in asks}:
+        check_command(command)
 
 
 @cache
 def check_command(command):
+    """Composes and decodes what the command would run."""
     words = shlex.split(command)
-    assert words[0] == "python"
-    config = words[1].removesuffix(".py")
-    assert config in ("train", "eval")
-    composed(config, [w for w in split_arguments(words[2:]) if w != "stage=all"])
+    if words[:3] == ["torchrun", "--nproc_per_node", "8"]:
+        words = ["python", *words[3:]]
+    if words[:2] == ["vqa2", "convert"]:
+        assert typer.main.get_command(cli.app).commands["convert"].make_context("convert", words[2:])
+    elif words[1] == "train.py":
+        overrides = [w for w in split_arguments(words[2:]) if not w.startswith("stage=all")]
+        made = decode(TrainRun, composed("train", overrides), "train")
+        build("stage", made.stage, "stage")
+    elif words[1] == "eval.py":
+        made = decode(EvalRun, composed("eval", split_arguments(words[2:])), "eval")
+        build("predictor", made.predictor, "predictor")
+        for key, values in made.benchmarks.items():
+            build("benchmark", values, key)
+            assert key in made.stages or made.predictor.get("folder") != "auto", command
+    elif words[1:3] == ["-m", "data_prep"]:
+        prep_run(command)
+    else:
+        assert words == ["python", "-m", "vqa2.experts"], command
+        decode(ExpertsRun, composed("experts", []), "experts")
 
 
-def test_main_writes_four_files_from_reports_on_disk(konvid, tmp_path, capsys):
-    write_report(tmp_path / "runs" / "paper" / "eval" / "konvid-1k" / "report.json", konvid())
-    where = [f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'tables'}"]
-    table_main(["table=vqa2-2", *where])
-    assert sorted(p.suffix for p in (tmp_path / "tables").iterdir()) == [".csv", ".html", ".md", ".tex"]
-    text = (tmp_path / "tables" / "vqa2-2.md").read_text()
-    assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
-    needs = (
-        "needs data/lsvq-test/scoring_ugc.test.jsonl (`python -m data_prep source=vqathinker_lsvq_test set=scoring_ugc"
-    )
-    assert f"{needs} out=data/lsvq-test`); run python train.py stage=scoring preset=paper train_missing=true" in text
-    assert capsys.readouterr().out.startswith("# VQA², table 2")
-    with pytest.raises(ConfigError, match=r"table=vqa-2: no such table \(did you mean 'vqa2-2'\?\)"):
-        table_main(["table=vqa-2"])
+def prep_run(command):
+    return decode(DataPrepRun, composed("data_prep", split_arguments(shlex.split(command)[3:])), "data_prep")
 
 
-def test_the_preset_chooses_between_embedded_and_published(tmp_path, capsys):
-    table_main(["table=vqa2-7", "preset=paper", f"runs={tmp_path}", f"out={tmp_path}"])
-    assert capsys.readouterr().out.startswith("# VQA², table 7")
-    assert (tmp_path / "vqa2-7.md").is_file()
-    table_main(["table=vqa2-7", "table.produce=false", f"runs={tmp_path}", f"out={tmp_path}"])
-    assert capsys.readouterr().out.startswith("# Embedded data: VQA², table 7")
-    table_main(["table=vqa2-2", "preset=tiny", f"runs={tmp_path}", f"out={tmp_path}"])
-    assert capsys.readouterr().out.startswith("# VQA², table 2"), "no embedded counterpart: the published table"
-    with pytest.raises(ConfigError, match=r"preset=papr: no such preset \(did you mean 'paper'\?\)"):
-        table_main(["table=vqa2-7", "preset=papr"])
+@pytest.mark.parametrize("name", ALL)
+def test_the_command_for_a_missing_file_makes_that_file(name):
+    made = layout(name)
+    files = [pair for some in missing_files((c.benchmark for c in made.columns.values()), everything=True).values()
+             for pair in some]  # fmt: skip
+    files += [pair for row in made.measured.values() for pair in row.needs.items()]
+    for path, make in files:
+        if make is not None and "data_prep" in make:
+            run = prep_run(make)
+            assert Path(path).parent == Path(run.out), make
+            assert Path(path).name.split(".")[0] in run.sets, make
+        elif make is not None and make.startswith("vqa2 convert"):
+            assert shlex.split(make)[3] == path
+
+
+def test_commands_that_do_not_compose_are_found():
+    """The check above can fail."""
+    for command in ("python train.py stage=scoring preset=paper nmae=x", "python eval.py benchmark=konvid",
+                    "python -m data_prep source=konvid"):  # fmt: skip
+        with pytest.raises(ConfigError):
+            check_command(command)
+    with pytest.raises(click.UsageError):
+        check_command("vqa2 convert a b --slofast c")
+
+
+def test_a_row_may_stand_beside_another_published_row(konvid, cell, paper_table):
+    """A second model of ours under the same published figures."""
+    report = konvid()
+    rows = {"Mix": Row(run="a", of=None, minus=None, needs={}, commands=("x",)),
+            "Mix (released)": Row(run="b", of="Mix", minus=None, needs={}, commands=("x",))}  # fmt: skip
+    made = paper_table(measured=rows)
+    cells = make_cells(made, lambda run, b: report if (run, b) == ("b", "konvid-1k") else None, lambda b: [])
+    found = next(c for c in cells if (c.row, c.column) == ("Mix (released)", "konvid-1k srcc"))
+    assert (found.published, found.state) == (0.895, "measured")
+    assert found.difference == pytest.approx(1 - 12 / 990 - 0.895)
+    wrong = replace(rows["Mix (released)"], of="Mixx")
+    with pytest.raises(DataError, match=r"table\.measured\.b\.of: no published row 'Mixx' \(did you mean 'Mix'\?\)"):
+        make_cells(paper_table(measured={"b": wrong}), nothing, lambda b: [])
 
 
 def test_the_tables_of_the_papers_are_all_there():
@@ -189,34 +253,35 @@ def test_the_tables_of_the_papers_are_all_there():
     assert {f"vqathinker-{n}" for n in ("1", "qbench", "reasoning")} <= set(TABLES)
     assert {"qrouter-qbench", *(f"agenticiqa-{n}" for n in range(1, 5))} <= set(TABLES)
     assert set(TINY) == {"vqathinker-reasoning", *(f"vqa2-{n}" for n in (6, 7, 8, 9))}
-    used = {decode(TableRun, composed("table", [f"table={n}", "name=x"]), "t").table.published for n in TABLES}
-    assert {p.name for p in PUBLISHED.glob("*.csv")} == used - {None}
+    assert {p.name for p in PUBLISHED.glob("*.csv")} == {layout(n).published for n in TABLES} - {None}
 
 
-def test_produce_runs_the_commands_and_stops_at_a_failure(tmp_path, capsys, write_set, make_row):
-    """Two predictions files of known SRCC through eval.py itself: an ablation's table from nothing."""
-    root = write_set("scoring_ugc.test.jsonl", [make_row(n, SCORE_QUESTION, mos=10.0 * n, distortion="noise",
-                                                         mos_rule="vmaf") for n in range(6)])  # fmt: skip
-    arms = []
-    for name, order in (("right", [0, 1, 2, 3, 4, 5]), ("swapped", [1, 0, 2, 3, 4, 5])):
-        rows = [f'{{"id": "c{n}", "score01": {0.1 * order[n]}}}\n' for n in range(6)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
-        command = (
-            f"python eval.py benchmark=synthetic benchmarks.synthetic.root={root} predictor=saved "
-            f"predictor.answers={tmp_path / name}.jsonl runs={tmp_path} run={name} samples=0"
-        )
-        arms.append(f'{name}: {{run: {name}, minus: null, commands: ["{command}"]}}')
-    saved = f"{tmp_path}/right/eval/synthetic/answers.jsonl"
-    command = command.replace("samples=0", f"samples=0 against={saved}")
-    arms[1] = arms[1].replace("samples=0", f"samples=0 against={saved}")
-    arms.append(f'difference: {{run: swapped, minus: {saved}, commands: ["{command}"]}}')
-    where = [f"runs={tmp_path}", f"out={tmp_path / 'tables'}"]
-    table_main(["table=vqa2-6", "~table.measured", f"+table.measured={{{', '.join(arms)}}}", *where])
-    shown = capsys.readouterr().out
-    assert "swapped | synthetic srcc | – | 0.943 | – |" in shown
-    difference = next(line for line in shown.splitlines() if line.startswith("| difference | synthetic srcc |"))
-    assert re.search(r"\| – \| -0\.057 \| – \| .+ … .+ \| 6 \| measured \| p = .+ \(paired bootstrap", difference)
-    assert (tmp_path / "tables" / "vqa2-6-tiny.csv").is_file()
-    broken = "{wrong: {run: wrong, minus: null, commands: [python no-such-file.py]}}"
-    with pytest.raises(DataError, match=r"`python no-such-file.py` failed \(exit code 2\)"):
-        table_main(["table=vqa2-6", "~table.measured", f"+table.measured={broken}", *where])
+@pytest.mark.parametrize("name", ALL)
+def test_weights_of_means_are_the_benchmarks_numbers_of_items(name):
+    made = layout(name)
+    if not made.means:
+        return
+    every = composed("eval", ["benchmark=scoring"])["benchmarks"]
+    for weights in made.means.values():
+        assert dict(weights) == {n: every[made.columns[n].benchmark]["published_n"] for n in weights}
+
+
+def test_rows_of_one_table_have_columns_of_the_paper_in_its_order():
+    """Where a part regroups columns, it keeps their order."""
+    for name in TABLES:
+        made = layout(name)
+        order = {column: n for n, column in enumerate(made.names)}
+        for columns in made.parts.values():
+            assert list(columns) == sorted(columns, key=order.__getitem__), name
+        assert list(dict.fromkeys(column for _, column in read_published(made))) == [
+            c for c in made.columns if c in {column for _, column in read_published(made)}
+        ], name
+
+
+def test_the_ablations_of_the_embedded_data_compare_with_the_answers_of_the_other_arm():
+    """A row of differences is filled by the evaluation that was made against those very answers."""
+    for name in TINY:
+        made = layout(f"tiny/{name}")
+        rows = [row for row in made.measured.values() if row.minus is not None]
+        assert len(rows) == 1, name
+        assert any(f"run={rows[0].run} " in c and c.endswith(f"against={rows[0].minus}") for c in made.commands), name

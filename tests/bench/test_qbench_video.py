@@ -29,6 +29,7 @@ def made(write_json, tmp_path):
     def make(records, **changes):
         values = {
             "label": "qbench-video",
+            "prepare": None,
             "file": str(write_json(records)),
             "video_root": str(tmp_path / "video"),
             "pairs": "exclude",
@@ -260,3 +261,5 @@ def test_what_is_not_comparable_is_said(made, scripted, quiet, tmp_path):
         "prompt=plain is not a published prompt",
         "open questions are not graded by a language model",
     )
+    official = run(made([YES_NO], prompt="official", published_n=1), scripted({A: "B"}), tmp_path / "p", quiet)
+    assert official.deviations[0].startswith("frames are those the predictor takes, published with 16")

@@ -211,8 +211,11 @@ def test_neighbors_in_length_share_a_batch_the_longest_first(scoring, scripted, 
     class Planning(scripted):
         lengths = {"c0": 5, "c1": 9, "c2": 5, "c3": 1, "c4": 9, "c5": 2, "c6": 7}
 
+        planned = None
+
         def plan(self, queries):
-            self.planned = [q.id for q in queries]
+            assert bool(self.planned) == (not queries)  # told once what comes, and at the end that nothing does
+            self.planned = self.planned or [q.id for q in queries]
 
         def length(self, query):
             return self.lengths[query.id]

@@ -95,6 +95,25 @@ def test_a_still_is_four_equal_frames_upright(tmp_path):
     assert all(np.array_equal(f, got.motion[0]) for f in got.motion)
 
 
+def test_a_still_of_16_bits_is_scaled_and_one_of_32_bits_refused(tmp_path):
+    """Pillow's own conversion to RGB cuts 16 bits off at 255."""
+    Image.fromarray(np.full((8, 8), 30000, np.uint16)).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png", SIZE, SIZE).key == round(30000 / 257)).all()
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(MediaError, match="float.tiff: pixels of 32 bits"):
+        read_image(tmp_path / "float.tiff", SIZE, SIZE)
+
+
+def test_a_broken_or_huge_still_is_one_line(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    with pytest.raises(MediaError, match="cut.png: not a readable image"):
+        read_image(tmp_path / "cut.png", SIZE, SIZE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(MediaError, match="a.png: not a readable image .DecompressionBombError"):
+        read_image(tmp_path / "a.png", SIZE, SIZE)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

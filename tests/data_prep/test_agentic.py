@@ -11,9 +11,11 @@ from rich.console import Console
 
 from data_prep._plans import Query, plan_of, selected
 from data_prep._traces import Asked, Issue, query_refusal, relevant
-from data_prep.agentic import AgenticRun, agentic
+from data_prep.agentic import FILES, AgenticRun, agentic
+from vqa2.agents import schemas
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.llm import parse
 from vqa2.core.records import Depiction, Instruction, read_jsonl, write_jsonl
 from vqa2.launch import composed
 
@@ -24,6 +26,10 @@ TEXTS = [
     ("A pleasant picture of a cat.", (), None),
 ]
 ROLES = ("planner", "executor", "summarizer")
+SCHEMAS = {
+    "planner": schemas.Plan, "detection": schemas.Detection, "analysis": schemas.Analysis,
+    "selection": schemas.Selection, "summarizer": schemas.Summary,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -58,7 +64,15 @@ def quiet() -> Console:
 
 
 def rows_in(folder: Path) -> dict[str, list[Instruction]]:
-    return {role: read_jsonl(folder / f"{role}.jsonl", Instruction) for role in ROLES}
+    """Rows for training by role."""
+    return {role: read_jsonl(folder / f"{role}.train.jsonl", Instruction) for role in ROLES}
+
+
+def reply_of(row: Instruction):
+    """The reply as the agent reads it; a letter where the agent asks for one."""
+    schema = SCHEMAS[row.tags["subtask"]]
+    text = row.turns[0].assistant
+    return text if row.tags["subtask"] == "summarizer" and len(text) == 1 else parse(text, schema)
 
 
 @pytest.mark.parametrize(
@@ -104,34 +118,40 @@ def test_tools_are_those_that_the_papers_study_calls_best(values):
 
 
 def test_rules_write_rows_that_say_what_the_text_says(run_of, tmp_path):
-    manifest = agentic(run_of(80, "queries=4"), quiet())
+    manifest = agentic(run_of(80, "queries=4", "test_share=0"), quiet())
     rows = rows_in(tmp_path / "out")
-    assert manifest["rows"] == {role: len(found) for role, found in rows.items()}
+    counts = {f"{role}.train.jsonl": len(found) for role, found in rows.items()}
+    assert manifest["rows"] == counts | {f"{role}.test.jsonl": 0 for role in ROLES}
     assert manifest["refused"] == {}
-    assert manifest["rows"]["planner"] == 80 * 4 - manifest["not written"].get("queries", 0)
+    assert len(rows["planner"]) == 80 * 4 - manifest["not written"].get("queries", 0)
     subtasks = Counter(r.tags["subtask"] for found in rows.values() for r in found)
     assert dict(subtasks) == manifest["subtasks"]
     assert min(subtasks[s] for s in ("planner", "detection", "analysis", "selection", "summarizer")) > 10
     for row in (r for found in rows.values() for r in found):
-        reply = json.loads(row.turns[0].assistant)
+        reply = reply_of(row)
         text = row.tags["subtask"] in ("planner", "selection")
         assert (row.kind == "text", row.media is None, "<video>" not in row.turns[0].user) == (text, text, text)
         number = int(row.id[1:4]) % 4
         if row.tags["subtask"] == "analysis":
-            for place, found in reply["distortion_analysis"].items():
-                for entry in found:
-                    known = {
-                        0: {("Global", "Blurs", "slight"), ("face", "Brightness change", "severe")},
-                        1: {("left wall", "Compression", "severe")},
-                        2: {("Global", "Noise", "severe"), ("Global", "Blurs", "moderate")},
-                        3: set(),
-                    }[number]
-                    assert entry["severity"] == "none" or (place, entry["type"], entry["severity"]) in known, row
+            known = {
+                0: {("global", "blurs", "slight"), ("face", "brightness change", "severe")},
+                1: {("left wall", "compression", "severe")},
+                2: {("global", "noise", "severe"), ("global", "blurs", "moderate")},
+                3: set(),
+            }[number]
+            for entry in reply.distortion_analysis:
+                for judged in entry.findings:
+                    assert judged.severity == "none" or (entry.object, judged.type, judged.severity) in known, row
         if row.tags["subtask"] == "planner" and "the face" in row.turns[0].user:
-            assert reply["query_scope"] == ["face"]
+            assert reply.query_scope == ["face"]
+        if row.tags["subtask"] == "summarizer" and not isinstance(reply, str):
+            told = row.turns[0].user.split("Evidence:\n")[1]
+            assert all(f"[{c.evidence[0]}] {c.text}" in told for c in reply.claims)
     tools = [r for r in rows["planner"] if "According to" in r.turns[0].user]
     assert tools
-    assert all(json.loads(r.turns[0].assistant)["required_tool"] for r in tools)
+    assert all(reply_of(r).required_tools for r in tools)
+    bare = ["Evidence:\nnone" in r.turns[0].user for r in rows["summarizer"]]
+    assert 0.15 < sum(bare) / len(bare) < 0.6
     assert manifest["not written"]["summarizer: no score of the named tool is known"] > 0
     assert manifest["not written"]["analysis: a severity is not stated"] > 0
     for options in (2, 4):
@@ -145,25 +165,39 @@ def test_summaries_cite_known_tool_scores_and_grades_keep_their_order(run_of, tm
     made = [{"clip_id": f"c{n}", "tool": t, "score": 2.5} for n in range(8) for t in run.tools.tools]
     scores.write_text("".join(json.dumps(row) + "\n" for row in made))
     shares = "wording.shares={binary: 0, severity: 0, which: 0, why: 0, score: 1, other: 0}"
-    manifest = agentic(run_of(8, "wording.tool_share=1", f"scores={scores}", shares), quiet())
-    assert manifest["rows"]["planner"] == 6, "every fourth depiction has no rating"
+    run = run_of(8, "wording.tool_share=1", f"scores={scores}", shares, "test_share=0", "bare_share=0")
+    assert agentic(run, quiet())["rows"]["planner.train.jsonl"] == 6, "every fourth depiction has no rating"
     rows = rows_in(tmp_path / "out")["summarizer"]
-    assert rows
+    asked = [r for r in rows if "According to" in r.turns[0].user]
+    assert len(asked) == len(rows) / 2, "and as many ratings without a question"
     for row in rows:
-        told = row.turns[0].user
-        assert "A. Excellent\nB. Good\nC. Fair\nD. Poor\nE. Bad" in told
-        tool = told.split("According to ")[1].split(",")[0]
-        assert f'{{"{tool}": 2.5}}' in told
-        right = {35.0: "D", 71.0: "B", 12.5: "E"}[row.mos]
-        assert json.loads(row.turns[0].assistant)["final_answer"] == right
+        told, right = row.turns[0].user, {35.0: "D", 71.0: "B", 12.5: "E"}[row.mos]
+        assert row.turns[0].assistant == right
+        if row in asked:
+            assert "A. Excellent\nB. Good\nC. Fair\nD. Poor\nE. Bad" in told
+            tool = told.split("According to ")[1].split(",")[0]
+            assert f"[tool:global:{tool}] {tool}: 37.5/100, larger is better" in told
 
 
 def test_the_same_command_gives_the_same_bytes(run_of, tmp_path):
     outputs = []
     for _ in range(2):
         agentic(run_of(12), quiet())
-        outputs.append([(tmp_path / "out" / f"{role}.jsonl").read_bytes() for role in ROLES])
+        outputs.append([(tmp_path / "out" / name).read_bytes() for name in FILES])
     assert outputs[0] == outputs[1]
+
+
+def test_clips_are_dealt_to_one_split_and_a_depictions_own_split_holds(run_of, tmp_path):
+    run = run_of(40, "test_share=0.5", "queries=2")
+    lines = Path(run.depictions).read_text().splitlines()
+    told = [json.loads(line) | ({"tags": {"split": "test"}} if n < 4 else {}) for n, line in enumerate(lines)]
+    Path(run.depictions).write_text("".join(json.dumps(row) + "\n" for row in told))
+    agentic(run, quiet())
+    names = {name: {r.clip_id for r in read_jsonl(tmp_path / "out" / name, Instruction)} for name in FILES}
+    train, test = ({c for n, found in names.items() if s in n for c in found} for s in ("train", "test"))
+    assert not train & test
+    assert {"c0", "c1", "c2", "c3"} <= test
+    assert min(len(train), len(test)) > 5
 
 
 def asked(**changes) -> Asked:
@@ -224,17 +258,28 @@ def test_a_language_models_issues_and_queries_are_checked_and_the_good_ones_used
     with serving(lambda request, n: Act(json.dumps(reply))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        manifest = agentic(run_of(1, "llm=http", "reference_share=0"), quiet())
+        manifest = agentic(run_of(1, "llm=http", "reference_share=0", "test_share=0"), quiet())
         asked_for = server.requests[0]["messages"][1]["content"]
     assert "spatial blur, motion blur, noise" in asked_for
-    assert manifest["subtasks"] == {"planner": 1, "analysis": 1, "selection": 1, "summarizer": 1}
+    assert manifest["subtasks"] == {"planner": 1, "analysis": 1, "selection": 1, "summarizer": 2}
     assert manifest["refused"] == {"no such distortion": 1, "names what its text does not": 1}
     rows = rows_in(tmp_path / "out")
-    analysis, selection = (json.loads(r.turns[0].assistant) for r in rows["executor"])
-    entry = {"type": "Noise", "severity": "severe", "explanation": "Grain everywhere."}
-    assert analysis == {"distortion_analysis": {"Global": [entry]}}
-    assert selection == {"selected_tools": {"Global": {"Noise": "QAlign"}}}
-    assert "Noise (white noise)" in rows["executor"][1].turns[0].user
+    analysis, selection = map(reply_of, rows["executor"])
+    entry = {"type": "noise", "severity": "severe", "explanation": "Grain everywhere."}
+    assert analysis.model_dump() == {"distortion_analysis": [{"object": "global", "findings": [entry]}]}
+    assert selection.model_dump()["selected_tools"] == [{"object": "global", "distortion": "noise", "tool": "QAlign"}]
+    assert "- global: noise\n" in rows["executor"][1].turns[0].user
+
+
+def test_a_category_whose_distortions_have_different_tools_is_told_apart(run_of, tmp_path):
+    agentic(run_of(40, "queries=4", "test_share=0", "reference_share=0"), quiet())
+    rows = [r for r in rows_in(tmp_path / "out")["executor"] if r.tags["subtask"] == "selection"]
+    told = {line for r in rows for line in r.turns[0].user.splitlines() if line.startswith("- global:")}
+    assert "- global: color distortions" in told, "one tool is best at all of them"
+    assert {"- global: compression (JPEG)", "- global: compression (pixelate)"} & told == set(), "so it is here"
+    full = run_of(1).tools
+    assert full.best("spatial blur", True) != full.best("motion blur", True)
+    assert any(line.startswith("- global: blurs (") for line in told)
 
 
 @pytest.mark.parametrize(

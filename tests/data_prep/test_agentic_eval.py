@@ -150,6 +150,15 @@ def test_more_questions_than_the_pictures_give_is_an_error(tmp_path):
         run_of(tmp_path, "~items.planner")
 
 
+def test_the_embedded_pictures_are_held_out_from_training(made, tmp_path):
+    _, manifest, _ = made
+    held_out = composed("data_prep", [])["source"]["test_contents"]
+    assert set(run_of(Path("x")).contents) <= set(held_out)
+    assert manifest["contents"] == 3
+    with pytest.raises(ConfigError, match=r"agentic_eval.contents: no photograph 'coffe' \(did you mean 'coffee'\?\)"):
+        agentic_eval(run_of(tmp_path, "contents=[coffe]"), quiet())
+
+
 def test_ssim_is_calibrated_with_the_standard_logistic():
     # The published row for SSIM lies within 1-5 over [0, 1]; the paper's misprinted form would not.
     betas = (94.4202, 64.9155, 1.0664, 2.8744, 47.6819)

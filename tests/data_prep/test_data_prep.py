@@ -11,6 +11,7 @@ from small import SMALL_DATA
 from data_prep._contents import catalog, picture
 from data_prep._degrade import NAMES, SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
+from data_prep._output import set_files
 from data_prep._pseudo_mos import vmaf, with_stalls
 from data_prep._scene import draw_scene, render
 from data_prep.manifest import check_split
@@ -147,7 +148,8 @@ def test_the_manifest_tells_counts_hashes_seed_and_exclusions(data_root):
     assert manifest["rows"]["train"] == len(rows)
     assert manifest["seed"] == 0
     assert manifest["excluded"] == []
-    assert set(manifest["sha256"]) == {"scoring_ugc.train.jsonl", "scoring_ugc.test.jsonl"}
+    files = {name for split in ("train", "test") for name in set_files("scoring_ugc", split)}
+    assert set(manifest["sha256"]) == files == {f for f in files if (data_root / f).is_file()}
 
 
 FEW = ["source.recipe.stills=[0,0]", "source.recipe.spatial_videos=[1,1]", "source.recipe.temporal_videos=[1,1]"]

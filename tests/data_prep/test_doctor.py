@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from labels_form import write_form
 from media import numbered, write_clip
 from PIL import Image
 
@@ -16,6 +17,7 @@ from data_prep.doctor import Diagnosis, diagnose, problem, verdict
 from data_prep.run import DataPrepRun, prepare
 from vqa2.core.config import build, decode
 from vqa2.core.errors import DataError
+from vqa2.core.progress import bars
 from vqa2.launch import composed
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +47,7 @@ def test_a_partial_download_is_listed_file_by_file(tmp_path):
     names = ["whole.mp4", "cut.mp4", "still.png", "half.png", "empty.mp4", "page.mp4", "lost.mp4"]
     (folder / "labels.txt").write_text("".join(f"{name}, -1, -1, {2 + i / 10}\n" for i, name in enumerate(names)))
     found = diagnosis(run_of(tmp_path, "konvid_1k"))
-    assert found.wanted == 7
+    assert found.wanted == 7 + 1
     assert found.missing == ("KoNViD-1k/lost.mp4",)
     reasons = {name.split("/")[1]: reason for name, reason in found.broken}
     assert reasons.keys() == {"cut.mp4", "half.png", "empty.mp4", "page.mp4", "labels.txt"}
@@ -53,32 +55,49 @@ def test_a_partial_download_is_listed_file_by_file(tmp_path):
     assert reasons["page.mp4"].startswith("not readable")
     assert reasons["labels.txt"] == "7 usable rows, 1200 expected"
     assert any("where to get it: database.mmsp-kn.de" in note for note in found.notes)
-    assert any("still to come (by the mean of 6 files)" in note for note in found.notes)
-    with pytest.raises(DataError, match=r"x: 1 of 7 files missing, 5 broken"):
+    held = sum(path.stat().st_size for path in folder.glob("*.*[4g]"))
+    assert any(f"disk: {held / 1e9:.2f} GB there, about {2.3 / 7:.2f} GB still to come" in n for n in found.notes)
+    with pytest.raises(DataError, match=r"x: 1 of 8 files missing, 5 broken"):
         verdict("x", found)
 
 
 def test_missing_label_files_are_named_for_each_part_of_a_mixture(tmp_path):
     found = diagnosis(run_of(tmp_path, "konvid_1k"))
     assert [name for name, _ in found.broken] == ["labels of konvid_1k"]
-    assert any("no clip is there that tells" in note for note in found.notes)
+    assert any("disk: 0.00 GB there, about 2.30 GB still to come" in note for note in found.notes)
     assert any("nothing prepared" in note for note in found.notes)
     mixed = diagnosis(run_of(tmp_path, "vqa2"))
     assert {"labels of koniq_10k", "labels of lsvq_train", "labels of videofeedback"} <= {n for n, _ in mixed.broken}
 
 
-def test_too_little_room_is_said(monkeypatch, tmp_path):
-    usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert doctor._disk(tmp_path, 1000, 10, 1).endswith("NOT ENOUGH")
-    assert not doctor._disk(tmp_path, 1000, 100, 1).endswith("NOT ENOUGH")
+def test_the_disk_needed_is_a_share_of_the_published_size_or_the_mean_of_what_is_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * 10**9}))
+    half = doctor._Room(2.0, [10**8] * 5, 5)
+    mean = doctor._Room(None, [10**8] * 2, 10)
+    bare = doctor._Room(None, [], 10)
+    assert [room.needed() for room in (half, mean, bare, doctor._Room(2.0), doctor._Room(2.0, [1]))] == [
+        1e9, 1e9, None, 2e9, 0.0]  # fmt: skip
+    said = doctor._disk(tmp_path, {"A": half, "B": mean, "C": bare})
+    assert said == "disk: 0.70 GB there, about 2.00 GB still to come, without archives, unknown for C, 3.0 GB free"
+    assert doctor._disk(tmp_path, {"C": bare}) == "disk: 0.00 GB there, unknown for C, 3.0 GB free"
+    assert doctor._disk(tmp_path, {"A": half, "B": mean, "D": doctor._Room(1.5, [], 1)}).endswith("NOT ENOUGH")
+
+
+def test_a_file_that_two_parts_name_needs_room_once(tmp_path):
+    for name in ("lsvq_1080p", "lsvq_1080p_2575"):
+        write_form(tmp_path, name)
+    parts = [build("source", composed("data_prep", [f"source={name}"])["source"], "source")
+             for name in ("lsvq_1080p", "lsvq_1080p_2575")]  # fmt: skip
+    with bars(False) as shown:
+        *_, disk = doctor._published(parts, tmp_path, 1, shown)
+    assert "about 75.00 GB still to come" in disk.notes[0]
 
 
 @pytest.mark.skipif(not LABELS.is_dir(), reason="needs ../shared/data/labels")
 def test_on_real_label_files_every_clip_is_missing_and_nothing_else_wrong(tmp_path):
     (tmp_path / "in").symlink_to(LABELS)
     found = diagnosis(run_of(tmp_path, "konvid_1k"))
-    assert (found.wanted, len(found.missing), found.broken) == (1200, 1200, ())
+    assert (found.wanted, len(found.missing), found.broken) == (1201, 1200, ())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +129,7 @@ def test_a_prepared_root_is_checked_against_its_record(tmp_path):
     prepare(run, progress=False)
     whole = diagnose(run, object())
     verdict("synthetic", whole)
-    assert whole.wanted == 24
+    assert whole.wanted == 26
     media = sorted((out / "media" / "train").iterdir())
     media[0].unlink()
     media[1].write_bytes(media[1].read_bytes() + b"!")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labels_form import write_form
 from media import write_clip
 from PIL import Image
 from rich.console import Console
@@ -225,11 +226,43 @@ def test_a_run_stops_before_it_trains_on_test_clips_unless_told_otherwise(root):
     (root / "more.test.jsonl").write_text((root / "ugc.train.jsonl").read_text())
 
     def data(overlap: str) -> DataSpec:
-        return DataSpec(root=str(root), prepare=False, command="x", decode_cache_mb=0, overlap=overlap, held_out=())
+        return DataSpec(
+            root=str(root),
+            prepare=False,
+            command="x",
+            decode_cache_mb=0,
+            streaming=False,
+            shuffle_buffer=1,
+            overlap=overlap,
+            held_out=(),
+        )
 
     ensure_data(data("allow"), composed)
     with pytest.raises(DataError, match="2 training clips are test clips"):
         ensure_data(data("refuse"), composed)
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "dataset"), [("lsvq_1080p", "LSVQ", None), ("live_vqc", "LIVE-VQC", "LIVE-VQC")]
+)
+def test_the_papers_exclusions_are_found_from_the_lists(tmp_path, source, folder, dataset):
+    """VQA² trained stage 3 on clips of LSVQ-1080p and LIVE-VQC. Its test lists leave them out, its rows name them; in
+    LIVE-VQC's list names are bare."""
+    write_form(tmp_path, source)
+    (whole,) = (tmp_path / folder).glob("*.txt")
+    names = [line.split(",")[0] for line in whole.read_text().splitlines()]
+    tested, trained = names[:2], names[2:]
+    bare = [name.removeprefix("Video/") for name in tested]
+    (tmp_path / "test.json").write_text(json.dumps([{"img_path": name, "mos": 0.5} for name in bare]))
+    rows = [{"image": f"{folder}/{name}", "frames per sec": 1, "conversations": []} for name in trained]
+    (tmp_path / "state3_only.json").write_text(json.dumps(rows))
+    told = () if dataset is None else (f"a_dataset={dataset}", f"b_dataset={dataset}")
+    report = report_of(tmp_path, tmp_path / "test.json", whole, f"out={tmp_path / 'out'}", *told)
+    assert (report["clips of b in a"], report["clips of b not in a"]) == (2, 3)
+    assert (tmp_path / "out" / "b_kept.txt").read_text().splitlines() == trained
+    direct = report_of(tmp_path, tmp_path / "state3_only.json", whole, f"out={tmp_path / 'out'}", *told[1:])
+    assert (direct["clips of b in a"], direct["by"]["bare name"]) == (3, 0)
+    assert (tmp_path / "out" / "b_kept.txt").read_text().splitlines() == tested
 
 
 @pytest.mark.skipif(not LABELS.is_dir(), reason="needs ../shared/data/labels")

@@ -5,16 +5,19 @@ import shlex
 
 import numpy as np
 import pytest
+from labels_form import write_form
 
 from data_prep import _build
+from data_prep.__main__ import main
 from data_prep._contents import GRAY_PHOTOS
 from data_prep._degrade import COLOR
 from data_prep._encode import write_video
+from data_prep._media import MediaIndex, Workers
 from data_prep.run import MARKER, DataPrepRun, prepare
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Clip, read_jsonl
-from vqa2.launch import composed
+from vqa2.launch import composed, guarded
 from vqa2.train.data import DataSpec, ensure_data
 
 NONE = [f"source.recipe.{k}=[0,0]" for k in ("stills", "spatial_videos", "clean_videos", "streaming")]
@@ -124,7 +127,16 @@ def test_a_gray_still_folder_gets_no_color_distortion_and_no_stutter(tmp_path):
 def test_training_completes_a_root_that_lacks_sets_and_leaves_another_one_alone(tmp_path, capsys):
     root = tmp_path / "root"
     command = shlex.join(["python", "-m", "data_prep", *TINY])
-    data = DataSpec(root=str(root), prepare=True, command=command, decode_cache_mb=0, overlap="refuse", held_out=())
+    data = DataSpec(
+        root=str(root),
+        prepare=True,
+        command=command,
+        decode_cache_mb=0,
+        streaming=False,
+        shuffle_buffer=1,
+        overlap="refuse",
+        held_out=(),
+    )
     ensure_data(data, composed)
     whole = {p.name for p in root.glob("*.jsonl")}
     marker = json.loads((root / MARKER).read_text())
@@ -139,3 +151,25 @@ def test_training_completes_a_root_that_lacks_sets_and_leaves_another_one_alone(
     ensure_data(data, composed)
     assert "was made by other settings or code" in capsys.readouterr().err.replace("\n", " ")
     assert json.loads((root / MARKER).read_text())["media"] == "older"
+
+
+def test_what_the_disk_refuses_and_what_cannot_be_read_is_one_line(tmp_path, capsys):
+    write_form(tmp_path, "lsvq_train")
+    (tmp_path / "file").write_text("")
+    words = ["source=lsvq_train", "set=scoring_ugc", f"root={tmp_path}", "media=skip"]
+    for out, said in (("file", "File exists"), ("file/below", "Not a directory")):
+        with pytest.raises(SystemExit) as end:
+            guarded(main, "data_prep", [*words, f"out={tmp_path / out}"])
+        assert end.value.code == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path / out}: {said}"
+    (tmp_path / ".media.sqlite").write_text("no database, but longer than its header")
+    with pytest.raises(DataError, match=r".media.sqlite: file is not a database; where it is damaged, remove it"):
+        MediaIndex(tmp_path, tmp_path, Workers(1))
+    (tmp_path / MARKER).write_text('{"sets": ')
+    with pytest.raises(DataError, match=r"prepared.json: damaged .*; remove it and run data_prep again"):
+        main([*words, f"out={tmp_path}"])
+    with pytest.raises(
+        ConfigError, match=r"""^out: /ö \(1\) cannot be read without quotes inside: out="'/ö \(1\)'"$"""
+    ):
+        composed("data_prep", ["out=/ö (1)"])
+    assert composed("data_prep", ["out='/ö (1)'"])["out"] == "/ö (1)"

@@ -1,25 +1,30 @@
 """Localization: each part on made cases with a known answer, then the whole on clips with a known artifact."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media import write_clip
 from PIL import Image
 from scipy import ndimage
+from typer.testing import CliRunner
 
 from data_prep._encode import read_frames
 from data_prep.localized import LocalizedSpec, damaged, make
+from vqa2.cli import app
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, MediaError
 from vqa2.core.records import Artifact, Clip, read_jsonl, write_jsonl
 from vqa2.experts.base import Media
 from vqa2.experts.localization.detector import diverse, hysteresis, load
-from vqa2.experts.localization.localize import look
+from vqa2.experts.localization.features import reduced
+from vqa2.experts.localization.localize import Finding, Localization, look
 from vqa2.experts.localization.maps import boxes, difference, difference_map
 from vqa2.experts.localization.motion import alignments, between, visible, warped
-from vqa2.experts.localization.render import overlay, strip
+from vqa2.experts.localization.render import FINDINGS, drawn, overlay, strip
 from vqa2.experts.localization.score import pointing, spatial_iou, temporal_iou, tuned
 from vqa2.experts.localization.train import LocalizationRun, evaluate, seen, train
 from vqa2.launch import composed
@@ -187,7 +192,70 @@ def test_a_clip_is_localized_drawn_and_written(trained, tmp_path):
     assert drawn.shape == plain.shape
     apart = np.abs(drawn - plain).mean((1, 2, 3))
     assert apart[finding.start : finding.end].min() > 2 * apart[: finding.start].max()
-    assert Image.open(tmp_path / "o.png").size[1] == 160
+    with Image.open(tmp_path / "o.png") as picture:
+        assert picture.width > 128 * len(finding.frames)
+        assert picture.height > 2 * 96
+    assert len(finding.frames) <= made.localize.frames
+
+
+def test_localize_on_the_command_line(trained, tmp_path):
+    made, _, clips = trained
+    name = next(c.truth.path for c in clips["test"] if c.truth.variant == "underexposure")
+    detector = ["--set", f"detector={made.localize.detector}"]
+    ran = CliRunner().invoke(app, ["localize", str(Path(made.root) / name), "--out", str(tmp_path), *detector])
+    assert ran.exit_code == 0, ran.output
+    (line,) = ran.stdout.splitlines()
+    assert ": underexposure (" in line
+    assert len(json.loads((tmp_path / f"{name}.json").read_text())["findings"]) == 1
+    assert read_frames(tmp_path / f"{name}.mp4").shape == (16, 96, 128, 3)
+    assert (tmp_path / f"{name}.png").is_file()
+
+
+def test_heat_means_the_same_in_every_frame_and_cold_places_stay(trained):
+    frame = np.full((40, 60, 3), 100, np.uint8)
+    mild, hot = np.zeros((40, 60)), np.zeros((40, 60))
+    mild[10:20, 10:20] = 0.2
+    hot[10:20, 10:20] = 0.2
+    hot[25:35, 40:50] = 0.9
+    a, b = drawn(frame, mild, []), drawn(frame, hot, [])
+    assert (a[12:18, 12:18] == b[12:18, 12:18]).all()  # not stretched to the frame's own largest value
+    assert (a[0:5] == 100).all()
+    assert np.abs(b[30, 45].astype(int) - 100).max() > np.abs(a[15, 15].astype(int) - 100).max()
+
+
+def long(count: int, boxes=((4, 4, 30, 20),)) -> Localization:
+    """Many findings on a clip of an odd size at 29.97 frames a second, reduced by 3 with a rest."""
+    findings = tuple(
+        Finding(start=2 * i, end=2 * i + 1, start_s=0.0, end_s=0.1, p=1.0, frames=(2 * i,), boxes=boxes,
+                severity=0.1 * i, kind="noise", kind_p=0.5, note="") for i in range(count)
+    )  # fmt: skip
+    heat = {2 * i: np.full((10, 15), 0.5) for i in range(count)}
+    return Localization(media="a", fps=30000 / 1001, size_px=(47, 33), probability=(1.0,) * 2 * count,
+                        findings=findings, heat=heat)  # fmt: skip
+
+
+def test_odd_sizes_rates_and_many_findings_are_drawn(tmp_path):
+    write_clip(tmp_path / "a.mkv", np.stack([texture(i, (33, 47)) for i in range(20)]).astype(np.uint8), fps=30)
+    media = Media(path=tmp_path / "a.mkv", kind="video")
+    overlay(media, long(10), tmp_path / "o.mp4")
+    with av.open(str(tmp_path / "o.mp4")) as made:
+        stream = made.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (46, 32, Fraction(30000, 1001))
+        assert sum(1 for _ in made.decode(stream)) == 20
+    strip(media, long(10), tmp_path / "ten.png")
+    strip(media, long(FINDINGS), tmp_path / "six.png")
+    strip(media, long(0), tmp_path / "none.png")
+    heights = [Image.open(tmp_path / f"{name}.png").height for name in ("ten", "six", "none")]
+    assert heights[0] == heights[1] > heights[2]
+
+
+def test_sides_that_the_reduction_does_not_divide_are_cut_and_the_size_is_the_clips_own(tmp_path):
+    """200 lines by 2, 301 columns by 2: no dark column of a padded block at the edge."""
+    frames = np.full((4, 200, 301, 3), 180, np.uint8)
+    write_clip(tmp_path / "a.mkv", frames, fps=8)
+    found, factor, size = reduced(Media(path=tmp_path / "a.mkv", kind="video"))
+    assert (found.shape, factor, size) == ((4, 100, 150, 3), 2, (301, 200))
+    assert found.min() > 170
 
 
 def test_what_cannot_be_localized_is_refused(trained, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from expert_values import INFO
 from media import write_clip
@@ -23,8 +24,81 @@ PRINTED = {
               "a.mkv,0.273010,-0.140000,0.020000,0.153010\n", 0.15301),
     "fast_vqa": ("Sampled frames are [0 2 4]\nThe quality score of the video is -0.12345.\n", -0.12345),
     "uvq": ("3.7126\n", 3.7126),
-    "t2vqa": ("loading\nscore 3.01\n", 3.01),
+    "q_align": ("Loading checkpoint shards: 100%\n[0.68408203125]\n", 0.68408203125),
 }  # fmt: skip
+# What stands in the place of the released modules that an adapter calls: their names and signatures, no weights.
+TORCH = """
+class Number(float):
+    def item(self): return float(self)
+"""
+CHECKOUTS = {
+    "modularbvqa": {
+        "ModularBVQA/model/__init__.py": "",
+        "ModularBVQA/model/modular.py": TORCH
+        + """
+class ViTbCLIP_SpatialTemporal_modular_dropout:
+    def __init__(self, feat_len, sr, tr, dropout_sp, dropout_tp): self.hooks = []
+    def register_forward_hook(self, hook): self.hooks.append(hook)
+    def __call__(self, x):
+        out = tuple(map(Number, (1.5, 2.5, 3.5, 4.25)))
+        [hook(self, (x,), out) for hook in self.hooks]
+        return out
+""",
+        "ModularBVQA/test_demo.py": """
+from model import modular
+def main(config):
+    print('using cpu')
+    assert config.method_name == 'single-scale' and config.is_gpu in (True, False)
+    made = modular.ViTbCLIP_SpatialTemporal_modular_dropout(8, True, True, 0.2, 0.2)
+    assert config.dist.endswith('a.mkv')
+    y_b, y_s, y_t, y_st = made(config.dist)
+""",
+    },
+    "maxvqa": {
+        "demo_maxvqa.py": """
+import wandb
+import gradio as gr
+def inference(video):
+    print('Path:', video)
+    pairs = [('high quality', 'low quality', 62.1), ('good content', 'bad content', 40), ('sharp', 'fuzzy', 31.5),
+             ('fluent', 'choppy', 88.0), ('clear', 'severely degraded', 12.0)]
+    return ''.join(f'Axis {a}<-->{b} Score: {s:.1f}\\n' for a, b, s in pairs)
+iface = gr.Interface(fn=inference, inputs=gr.inputs.Video(source='upload'), outputs='text')
+iface.launch(share=True)
+""",
+    },
+    "t2vqa": {
+        "t2vqa.yml": "test_load_path: weights.pth\nmodel: {args: {x: 1}}\ndata: {t2v: {args: {size: 224}}}\n",
+        "dataset/__init__.py": "",
+        "dataset/dataset.py": """
+import torch
+class T2VDataset:
+    def __init__(self, opt):
+        assert opt['phase'] == 'test' and opt['size'] == 224
+        self.infos = opt['anno_file']
+    def __getitem__(self, index):
+        assert self.infos[index]['filename'].endswith('a.mkv') and self.infos[index]['prompt'] == 'a red boat'
+        return {'video': torch.zeros(3, 8, 4, 4)}
+""",
+        "model/__init__.py": "",
+        "model/model.py": """
+import torch
+class T2VQA(torch.nn.Module):
+    def __init__(self, args):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, data, caption, prompt):
+        assert data['video'].shape == (1, 3, 8, 4, 4) and caption == ['a red boat']
+        assert prompt == 'Please rate the quality of this video'
+        return 3.0 + self.gain
+""",
+    },
+}
+SAYS = {
+    "modularbvqa": (4.25, {"base": 1.5, "spatial": 2.5, "temporal": 3.5}),
+    "maxvqa": (62.1, {"sharp": 31.5, "fluent": 88.0}),
+    "t2vqa": (3.0625, {}),
+}
 
 
 def shipped(name: str) -> dict:
@@ -56,6 +130,26 @@ def test_the_released_output_is_read(tmp_path, name):
         assert reading.parts == {"semantic": 0.27301, "technical": -0.14, "aesthetic": 0.02}
 
 
+@pytest.mark.parametrize("name", CHECKOUTS)
+def test_an_adapter_calls_the_released_code_and_prints_its_score(tmp_path, name):
+    values = shipped(name)
+    folder = tmp_path / "checkout"
+    for file in values["files"]:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("weights")
+    for file, text in CHECKOUTS[name].items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
+    torch.save({"state_dict": {"gain": torch.tensor([0.0625])}}, folder / "weights.pth")
+    media = Media(path=tmp_path / "a.mkv", kind="video")
+    made = pool(x={**values, "folder": str(folder)})
+    (reading,) = made.run(["x"], media, None, "a red boat", None)
+    assert (reading.raw, reading.parts) == SAYS[name], reading.reason
+    before = made.experts["x"].content()
+    (folder / values["files"][-1]).write_text("other weights")
+    assert made.experts["x"].content() != before
+
+
 @pytest.mark.parametrize(
     ("body", "say"),
     [
@@ -75,7 +169,7 @@ def test_a_tool_that_fails_is_evidence(tmp_path, body, say):
 def test_all_optional_experts_are_listed_with_how_to_get_them():
     values = composed("experts", ["experts=all", "experts.calibration=none"])["experts"]
     made = decode(PoolSpec, values, "experts").open()
-    assert {"dover", "cover", "fast_vqa", "uvq", "maxvqa", "modularbvqa", "t2vqa"} <= set(made.left_out)
+    assert {"dover", "cover", "fast_vqa", "uvq", "maxvqa", "modularbvqa", "t2vqa", "q_align"} <= set(made.left_out)
     assert "clone github.com/VQAssessment/DOVER" in made.left_out["dover"]
     with pytest.raises(ConfigError, match="left out: .*clone github.com/google/uvq"):
         made.info("uvq")

@@ -1,15 +1,17 @@
-"""Inference: a batch equals one by one, decoding ahead equals decoding on the spot, pairs, frame counts."""
+"""Inference: a batch equals one by one, decoded ahead or not; pairs, frame counts."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from media import numbered, write_clip
 
-from vqa2.core.errors import MediaError
+from vqa2.core.errors import ConfigError, MediaError
 from vqa2.core.prompts import FIRST_COUNT, KEY_COUNT, MOTION_COUNT, with_counts
 from vqa2.core.records import Query
-from vqa2.data.ahead import Ahead, Reader
+from vqa2.data.ahead import Reader
 from vqa2.data.video import VideoSpec, thinned
 from vqa2.model.predict import Inference, ModelPredictor
 
@@ -39,28 +41,6 @@ def predictor(small):
         return ModelPredictor(model.eval(), processor, "small", "c", replace(made, **changes))
 
     return make
-
-
-def test_decoded_ahead_is_what_is_decoded_on_the_spot(reader, queries):
-    ahead, direct = Ahead(reader, 2), Ahead(reader, 0)
-    ahead.plan(queries)
-    for query in queries:
-        if query.path.name == "broken.mp4":
-            with pytest.raises(MediaError, match=r"broken\.mp4: not a readable video"):
-                ahead.read(query)
-            continue
-        one, other = ahead.read(query), direct.read(query)
-        np.testing.assert_array_equal(one.key, other.key)
-        np.testing.assert_array_equal(one.motion, other.motion)
-        assert (one.fps, one.path) == (other.fps, other.path)
-    # What is passed over is dropped; a question before it is read on the spot.
-    ahead.plan(queries[:2])
-    for query in (queries[1], queries[0]):
-        np.testing.assert_array_equal(ahead.read(query).key, direct.read(query).key)
-    # A question beyond the plan is read on the spot, and a new plan may follow.
-    assert len(ahead.read(queries[0]).key)
-    ahead.plan(queries[:1])
-    assert len(ahead.read(queries[0]).key)
 
 
 def test_a_batch_answers_as_one_by_one(predictor, queries):
@@ -136,3 +116,31 @@ def test_a_checkpoint_hash_covers_every_file(small, tmp_path):
     config = Path(tmp_path / "m" / "generation_config.json")
     config.write_text(config.read_text() + "\n")
     assert before.fingerprint != ModelPredictor.load(tmp_path / "m", made).fingerprint
+
+
+def test_a_second_scores_as_a_clip_of_that_second_does(predictor, tmp_path):
+    """Of the last second four of the six frames are used, as of any clip."""
+    frames = numbered(22)
+    write_clip(tmp_path / "whole.mkv", frames, 8)
+    made = predictor().score_seconds(Query(id="whole", path=tmp_path / "whole.mkv", kind="video"))
+    assert len(made) == 3
+    for second, answer in enumerate(made):
+        write_clip(tmp_path / f"{second}.mkv", frames[8 * second : 8 * second + 8], 8)
+        (alone,) = predictor().score([Query(id="one", path=tmp_path / f"{second}.mkv", kind="video")])
+        assert answer.score01 == pytest.approx(alone.score01, abs=1e-6)
+    assert len({round(answer.score01, 6) for answer in made}) == 3
+
+
+def test_a_folder_without_a_whole_model_of_ours_is_one_line(trained, tmp_path):
+    made = Inference(video=SPEC, device="cpu", max_new_tokens=6, workers=0)
+    folder = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="model: the model is not whole"):
+        ModelPredictor.load(folder, made)
+    (folder / "config.json").write_text('{"model_type": "llava_qwen"}')
+    with pytest.raises(ConfigError, match="of type llava_qwen, not vqa2; see vqa2 convert"):
+        ModelPredictor.load(folder, made)
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match="no trained model here .*; name another, or train one"):
+        ModelPredictor.load(folder, made)

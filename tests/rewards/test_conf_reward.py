@@ -11,6 +11,8 @@ FOLDER = Path(__file__).parents[2] / "conf" / "reward"
 
 def test_every_reward_has_a_file_that_builds():
     files = {p.stem: OmegaConf.load(p) for p in FOLDER.glob("*.yaml")}
+    files["expert"]["file"] = str(Path(__file__).with_name("recorded.jsonl"))
+    files["function"].source = "math:fsum"
     mapping = OmegaConf.to_container(
         OmegaConf.create({"policy": {"max_completion_length": 48}, "rewards": files}), resolve=True
     )["rewards"]

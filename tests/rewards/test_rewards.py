@@ -1,6 +1,7 @@
 """Value tables of the rewards. The figures of the first two tables were computed with the authors' own formulas."""
 
 import random
+from pathlib import Path
 
 import pytest
 from trl.rewards import get_soft_overlong_punishment
@@ -134,6 +135,51 @@ def test_accuracy():
     assert Accuracy(weight=1.0)(texts, choice=choice) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None]
 
 
+RECORDED = str(Path(__file__).with_name("recorded.jsonl"))
+
+
+def expert(**change):
+    return build("reward", {"name": "expert", "weight": 1.0, "file": RECORDED, "sigma": 0.5} | change, "r")
+
+
+@pytest.mark.parametrize(
+    ("clip", "answer", "value"),
+    [("a", 3.0, 1.0), ("a", 3.5, 0.6065), ("a", 2.0, 0.1353), ("b", 5.0, 1.0), ("a", None, 0.0), ("c", 3.0, None),
+     ("unknown", 3.0, None)],
+)  # fmt: skip
+def test_expert_table(clip, answer, value):
+    """a is recorded as 0.5 (3 on 1-5), b as 1 (5); c was not scored, the last one not asked."""
+    got = expert()([say(answer)], clip_id=[clip], choice=[None])[0]
+    assert got is None if value is None else got == pytest.approx(value, abs=5e-5)
+
+
+def test_expert_needs_no_mos_and_counts_what_is_not_recorded():
+    metrics = {}
+    texts = [say(3.0), say("B"), say(3.0), say(4.0)]
+    got = expert()(texts, clip_id=["a", "a", "c", "z"], choice=[None, "B", None, None], target=[None] * 4,
+                   log_metric=metrics.__setitem__)  # fmt: skip
+    assert got == [1.0, None, None, None]
+    assert metrics == {"expert_not_recorded": 2.0}, "a multiple-choice prompt asks for no rating"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "no recorded scores; docs/rewards.md has the command"),
+        ("", "holds no score01"),
+        ('{"id": "a", "score01": 3.2}', "x.jsonl:1: an id and a score01 in"),
+        ('{"score01": 0.2}', "x.jsonl:1: an id and a score01 in"),
+        ("no json", "x.jsonl:1: not a JSON object"),
+        ('{"id": "a", "score01": 0.2}\n{"id": "a", "score01": 0.3}', "x.jsonl:2: a: two different scores"),
+    ],
+)
+def test_expert_refuses_a_file_that_is_none_before_anything_is_trained(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        expert(file=str(tmp_path / "x.jsonl"))
+
+
 def test_overlong_equals_trl():
     ids = [[1] * n for n in range(1, 45)]
     reward = build("reward", {"name": "overlong", "weight": 1.0, "max_tokens": 40, "cache": 0.2}, "r")
@@ -222,11 +268,54 @@ def test_temporal_needs_a_readable_perturbed_answer():
     assert reward([say(4.0)] * 2, **one, perturbed=[BAD, BAD]) == [None, None]
     # The unreadable one is left out: the readable one is as good as the clean answers, so nothing is earned.
     assert reward([say(4.0)] * 2, **one, perturbed=[BAD, say(4.0)]) == [0.0, 0.0]
+    # On the clean side likewise: the readable answer is better than those on the perturbed clip.
+    assert reward([BAD, say(4.0)], **one, perturbed=[say(3.9)] * 2) == [0.0, 0.3]
+    assert reward([BAD, BAD], **one, perturbed=[say(3.9)] * 2) == [0.0, 0.0]
+
+
+def test_temporal_logs_how_many_clips_are_better_in_order():
+    metrics = {}
+    ids, target = list("aabbccdd"), [4.0, 4.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    clean = [say(a) for a in (4.0, 4.1, 2.4, 2.5, 3.0, 3.0)] + [BAD] * 2
+    perturbed = [say(a) for a in (3.0, 3.1, 2.0, 2.1, 3.0, 3.0, 3.0, 3.0)]
+    temporal()(clean, prompt_id=ids, target=target, perturbed=perturbed, log_metric=metrics.__setitem__)
+    # a is better, b worse, c equal, and d says nothing.
+    assert metrics == {"clean_better": pytest.approx(1 / 3)}
 
 
 def test_format():
     texts = [say(3), "<think>x</think><answer>seven</answer>", BAD, say(3) + say(3)]
     assert Format(weight=1.0)(texts) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_function_of_ones_own(tmp_path, monkeypatch):
+    """From a file or a module, with TRL's signature; None is kept."""
+    (tmp_path / "mine.py").write_text(
+        "def even(completions, target, **_):\n"
+        "    return [None if y is None else float(len(c) % 2 == 0) for c, y in zip(completions, target)]\n"
+    )
+
+    def reward(source):
+        return build("reward", {"name": "function", "weight": 1.0, "source": source}, "stage.rewards.mine")
+
+    given = {"completions": ["ab", "abc", "ab"], "target": [1.0, 2.0, None], "prompt_id": ["a", "b", "c"]}
+    assert reward(f"{tmp_path}/mine.py:even")(**given) == [1.0, 0.0, None]
+    monkeypatch.syspath_prepend(tmp_path)
+    assert reward("mine:even")(**given) == [1.0, 0.0, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("mine.py", "'mine.py': write my_rewards.py:brevity"),
+        ("nowhere/mine.py:even", "No such file or directory: .*nowhere/mine.py"),
+        ("no.such.module:even", "No module named 'no'"),
+        ("math:fsun", "math has no function 'fsun' .did you mean 'fsum'"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named(source, message):
+    with pytest.raises(ConfigError, match=message):
+        build("reward", {"name": "function", "weight": 1.0, "source": source}, "stage.rewards.mine")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def real_rewards(memory: int = 0) -> dict:
 
 
 def packing(max_tokens: int = 4096) -> Packing:
-    return Packing(max_tokens=max_tokens, attention="sdpa")
+    return Packing(max_tokens=max_tokens, rollout_tokens=4096, attention="sdpa")
 
 
 def control(**change) -> Control:
@@ -230,6 +230,11 @@ def main(out: Path, settings: dict) -> None:
     data = rows(12, lost=tuple(change.pop("lost", ())))
     made = trainer(out, rewards=real_rewards(memory), data=data, max_tokens=budget, options=options, **change)
     made.train()
+    finish(made, out)
+
+
+def finish(made: GRPOTrainer, out: Path) -> None:
+    """Writes the log and the weights."""
     state = made.accelerator.get_state_dict(made.model_wrapped)
     if made.accelerator.is_main_process:
         # Times differ between runs.

@@ -22,6 +22,7 @@ from grpo_toy import (
 from trl.rewards import get_soft_overlong_punishment
 
 import vqa2.train.grpo as grpo
+from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.train._rollout import Rollout
 from vqa2.train.grpo_rewards import TrlReward
@@ -109,15 +110,17 @@ def test_rewards_of_other_completions_teach_nothing(tmp_path):
     assert made.evaluate_rewards(rows(), seed=7)["reward"] < 0.3
 
 
-def scripted(monkeypatch, clean: list[str], disturbed: list[str]):
-    """Replaces sampling: clean prompts get `clean` (4 a prompt), prompts of perturbed clips `disturbed`."""
-    made, said = tokenizer(), {"clean": [], "disturbed": []}
+def scripted(monkeypatch, clean: list[str], disturbed: list[str]) -> list[tuple[int, int]]:
+    """Replaces decoding: a clean prompt gets the four texts `clean`, the prompt of a perturbed clip `disturbed`. How
+    many of each a decoding loop had."""
+    made, loops = tokenizer(), []
 
     def sample(model, batch, sampling, numbers):
         # The toy's clean clips end in full brightness, its reversed ones in darkness.
-        kind = "clean" if batch["media"]["levels"].min() > 0.9 else "disturbed"
-        said[kind].append(len(batch["input_ids"]))
-        texts = (clean if kind == "clean" else disturbed)[: len(numbers)]
+        bright = (batch["media"]["levels"] > 0.9).tolist()
+        loops.append((bright.count(True), bright.count(False)))
+        texts = [text for is_clean in bright for text in (clean if is_clean else disturbed)]
+        assert len(texts) == len(numbers)
         ids = torch.zeros(len(texts), 40, dtype=torch.long)
         for k, text in enumerate(texts):
             one = [*made.encode(text), 1]
@@ -125,27 +128,44 @@ def scripted(monkeypatch, clean: list[str], disturbed: list[str]):
         mask = (ids != 0).long()
         return Rollout(ids, mask, torch.zeros(len(texts), dtype=torch.bool))
 
-    monkeypatch.setattr("vqa2.train._grpo_collect.sample", sample)
-    return said
+    monkeypatch.setattr("vqa2.train._rollout.sample", sample)
+    return loops
 
 
 def say(value: float) -> str:
     return f"<think>a</think><answer>{value}</answer>"
 
 
+def test_recorded_expert_scores_reward_by_clip_and_missing_ones_are_counted(tmp_path, monkeypatch):
+    scripted(monkeypatch, [say(3.0), "bad"] * 8, [])
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(f'{{"id": "c{k}", "score01": 0.5}}\n' for k in range(6)))
+    values = {"name": "expert", "weight": 1.0, "file": str(file), "sigma": 0.5}
+    rewards = {"expert": build("reward", values, "r"), "format": real_rewards()["format"]}
+    made = trainer(tmp_path, rewards=rewards, max_steps=1, per_device_train_batch_size=16, max_completion_length=40)
+    made.train()
+    for row in table(tmp_path):
+        known = int(row["prompt_id"][1:]) < 6
+        assert row["rewards"]["expert"] == (float(row["completion"] != "bad") if known else None)
+    log = made.state.log_history[0]
+    assert log["rewards/expert/not_applicable"] == log["expert_not_recorded"] == 8
+
+
 def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
     # Targets: 1 + 4k/8 for row k of the step; every prompt gets the same four texts, one of them unreadable.
-    said = scripted(monkeypatch, [say(1.5), say(2.5), say(3.0), "bad"] * 2, [say(5)] * 8)
+    loops = scripted(monkeypatch, [say(1.5), say(2.5), say(3.0), "bad"], [say(5)] * 4)
     made = trainer(
         tmp_path, rewards=real_rewards(), max_steps=1, per_device_train_batch_size=8, max_completion_length=40
     )
     made.train()
-    assert said == {"clean": [2, 2], "disturbed": [2, 2]}
+    # Two micro-batches of two prompts, clean and perturbed: one decoding loop.
+    assert loops == [(4, 4)]
     found, log = table(tmp_path), made.state.log_history[0]
     assert len(found) == 16
     for row in found:
         readable = row["completion"] != "bad"
         assert row["perturbed"] == say(5)
+        assert row["perturbation"] == "reverse"
         assert (row["answer"] is not None) == readable
         assert row["rewards"]["format"] == readable
         assert row["rewards"]["temporal"] in (0.0, 0.3)
@@ -161,7 +181,7 @@ def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
 
 def test_rewards_that_do_not_apply_are_counted_and_left_out(tmp_path, monkeypatch):
     """One prompt of a still image: no ranking, no temporal reward and no perturbed rollout."""
-    said = scripted(monkeypatch, [say(1), say(2), say(3), say(4)], [])
+    loops = scripted(monkeypatch, [say(1), say(2), say(3), say(4)], [])
     made = trainer(
         tmp_path,
         rewards=real_rewards(),
@@ -171,7 +191,7 @@ def test_rewards_that_do_not_apply_are_counted_and_left_out(tmp_path, monkeypatc
         max_completion_length=40,
     )
     made.train()
-    assert said == {"clean": [1], "disturbed": []}
+    assert loops == [(1, 0)]
     log, found = made.state.log_history[0], table(tmp_path)
     assert log["rewards/ranking/not_applicable"] == log["rewards/temporal/not_applicable"] == 4
     assert "rewards/ranking/mean" not in log

@@ -6,12 +6,20 @@ from scipy import stats
 
 from vqa2.train._grpo_log import Record, correlations
 
-FACTS = {"prompt": "rate", "kind": "video", "choice": None, "tokens": (1, 2), "clipped": False, "counted": 2}
+FACTS = {
+    "clip_id": "c",
+    "prompt": "rate",
+    "kind": "video",
+    "choice": None,
+    "tokens": (1, 2),
+    "clipped": False,
+    "counted": 2,
+}
 
 
 def record(prompt_id: str, target: float | None, answer: str) -> Record:
     text = f"<think>so</think><answer>{answer}</answer>"
-    return Record(prompt_id=prompt_id, target=target, text=text, perturbed=None, **FACTS)
+    return Record(prompt_id=prompt_id, target=target, text=text, perturbed=None, perturbation=None, **FACTS)
 
 
 def test_correlations_are_of_the_mean_readable_answers():

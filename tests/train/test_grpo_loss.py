@@ -7,13 +7,17 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from grpo_clips import assert_gradients, clips_trainer, collated, completed, gradients, tuned, unshared
 from grpo_toy import arguments, few_as, tokenizer, toy, trainer
 from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer as Oracle
 
+from vqa2.model.tune import PARTS
 from vqa2.train._grpo_loss import LossSettings, Tokens, policy_loss, score
 from vqa2.train._grpo_tally import Tally
+from vqa2.train._packed import packs_of
 from vqa2.train.grpo_config import loss_settings
+from vqa2.train.grpo_rewards import TrlReward
 
 G, P, C = 4, 3, 6
 NAN = math.nan
@@ -94,7 +98,7 @@ def test_loss_and_its_gradient_equal_trl(oracle, monkeypatch, loss_type, level, 
     assert ("kl" in logged) == (beta > 0)
 
 
-PARTS = torch.tensor(
+REWARDS = torch.tensor(
     [[0.1, 1.0], [0.4, 0.0], [0.4, 1.0], [0.9, 1.0], [0.5, 1.0], [0.5, 1.0], [0.5, 1.0], [0.5, 1.0]]
     + [[0.2, 0.3], [NAN, NAN], [0.7, 0.1], [0.1, 0.2]]
 )
@@ -111,21 +115,21 @@ def test_advantages_equal_trl(oracle, monkeypatch, scale, aggregation):
     monkeypatch.setattr(oracle, "reward_funcs", [few_as, few_as])
     monkeypatch.setattr(oracle, "reward_func_names", ["one", "two"])
     monkeypatch.setattr(oracle, "reward_weights", weights)
-    monkeypatch.setattr(oracle, "_calculate_rewards", lambda *a: PARTS.clone())
+    monkeypatch.setattr(oracle, "_calculate_rewards", lambda *a: REWARDS.clone())
     oracle._metrics["train"].clear()
     expected = generated(oracle)["advantages"]
-    scored = score(PARTS, weights, G, scale, aggregation)
+    scored = score(REWARDS, weights, G, scale, aggregation)
     torch.testing.assert_close(scored.advantages, expected, rtol=1e-5, atol=1e-6)
     assert scored.zero_std.float().mean().item() == pytest.approx(oracle._metrics["train"]["frac_reward_zero_std"][0])
-    assert scored.total.isnan().tolist() == PARTS.isnan().all(1).tolist()
+    assert scored.total.isnan().tolist() == REWARDS.isnan().all(1).tolist()
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
 def test_a_reward_of_weight_zero_teaches_nothing(aggregation):
     weights, more = torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.5, 0.0])
     rng = torch.Generator().manual_seed(0)
-    silent = torch.cat([PARTS, torch.rand(len(PARTS), 1, generator=rng)], 1)
-    expected, found = score(PARTS, weights, G, "group", aggregation), score(silent, more, G, "group", aggregation)
+    silent = torch.cat([REWARDS, torch.rand(len(REWARDS), 1, generator=rng)], 1)
+    expected, found = score(REWARDS, weights, G, "group", aggregation), score(silent, more, G, "group", aggregation)
     torch.testing.assert_close(found.advantages, expected.advantages)
     torch.testing.assert_close(found.total, expected.total, equal_nan=True)
 
@@ -186,6 +190,44 @@ def test_a_full_step_equals_trl(oracle, monkeypatch, tmp_path, loss_type, beta):
         checked += 1
     assert checked == len(theirs)
     assert loss_settings(ours.args).epsilon_high == oracle.epsilon_high
+
+
+@pytest.mark.parametrize(("loss_type", "beta"), [("dapo", 0.0), ("grpo", 0.04)])
+def test_a_full_step_on_clips_equals_trls_loss(oracle, monkeypatch, tmp_path, small, model_spec, loss_type, beta):
+    """TRL's trainer cannot take video: its own loss, on the log-probabilities of each completion in a sequence of its
+    own. Ours comes from packs that cut groups; every part of the model trains."""
+    model, processor = small
+    tuned(model, **dict.fromkeys(PARTS, "full"))
+    rewards = {"letters": TrlReward(few_as, 1.0)}
+    change = {"loss_type": loss_type, "beta": beta, "temperature": 0.9}
+    ours = clips_trainer(tmp_path, model, processor, model_spec, rewards, **change)
+    model.train()
+    batch = completed(collated(processor, model_spec, P), model.config.text_config.vocab_size)
+    logps, reference = unshared(model, batch), None
+    if beta:
+        with torch.no_grad():
+            for p in ours.reference.parameters():
+                p.mul_(0.9)
+            reference = unshared(ours.reference, batch)
+    monkeypatch.setattr(oracle, "loss_type", loss_type)
+    monkeypatch.setattr(oracle, "beta", beta)
+    monkeypatch.setattr(oracle, "_get_per_token_logps_and_entropies", lambda *a, **k: (logps, logps.detach(), None))
+    count, blank = batch["completion_mask"].sum().float(), torch.zeros(P * G, 1, dtype=torch.long)
+    given = {"prompt_ids": blank, "prompt_mask": blank, "num_items_in_batch": count}
+    given |= {name: batch[name] for name in ("completion_ids", "completion_mask", "advantages")}
+    given |= {"old_per_token_logps": logps.detach(), "ref_per_token_logps": reference}
+    expected = oracle._compute_loss(oracle.model, given)
+    expected.backward()
+    theirs = gradients(model)
+    ours.current_gradient_accumulation_steps, loss = 2, torch.zeros(())
+    packs, whole = packs_of(batch, 60), {"weight": 1.0, "whole": (P * G, int(count))}
+    assert len(packs) > P
+    for pack in packs:
+        share = ours.compute_loss(model, pack | whole, num_items_in_batch=count)
+        share.backward()
+        loss += share.detach()
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-7)
+    assert_gradients(gradients(model), theirs)
 
 
 def copy_of(model):

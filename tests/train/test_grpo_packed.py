@@ -3,20 +3,32 @@
 import copy
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from grpo_toy import arguments, control, few_as, packing, real_rewards
+from grpo_clips import (
+    Clips,
+    G,
+    assert_gradients,
+    clip,
+    clips_trainer,
+    collated,
+    completed,
+    gradients,
+    loss_of,
+    rows,
+    tuned,
+    unshared,
+)
+from grpo_toy import few_as, packing, real_rewards
+from torch.nn.attention import flex_attention
+from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError
-from vqa2.core.records import Instruction, Turn
-from vqa2.data.dataset import ClipCache, Collator
-from vqa2.data.video import Video
-from vqa2.model.tune import PARTS, Lora, Tune, apply_policy, only_lora, without_lora
-from vqa2.train._grpo_inputs import prompt_batch, take_clips
+from vqa2.model.tune import PARTS, only_lora, without_lora
+from vqa2.train._grpo_inputs import take_clips
 from vqa2.train._packed import (
     PADDING,
     PREFIX,
@@ -25,14 +37,12 @@ from vqa2.train._packed import (
     check_attention,
     completion_logps,
     group_mask,
+    kernels,
     packs_of,
     plan,
 )
 from vqa2.train._rollout import Sampling, sample, uniforms
-from vqa2.train.grpo import GRPOTrainer
 from vqa2.train.grpo_rewards import TrlReward
-
-G = 4
 
 
 def test_groups_share_a_pack_until_the_budget_and_are_cut_only_beyond_it():
@@ -61,96 +71,6 @@ def test_a_completion_sees_the_prefix_and_its_own_past(attention):
 
 
 # -- the real model ---------------------------------------------------------------------------------------------------
-
-
-def clip(seed: int, keys: int) -> Video:
-    frames = np.random.default_rng(seed).integers(0, 256, (8 * keys, 32, 32, 3), dtype=np.uint8)
-    index = np.arange(8 * keys)
-    return Video(frames[::8], frames, np.arange(keys), index / 8, index // 8, 8.0, f"clip{seed}")
-
-
-class Clips(Collator):
-    """Random clips of different lengths in place of files."""
-
-    def read(self, row):
-        number = int(Path(row.media).stem)
-        return clip(number, 2 + number % 2)
-
-
-def rows(count: int) -> list[Instruction]:
-    return [
-        Instruction(
-            id=f"r{k}",
-            clip_id=f"c{k}",
-            kind="video",
-            media=f"{k}.mp4",
-            task="grpo",
-            turns=(Turn(user="<video>\nHow good?" + " Say." * k, assistant=""),),
-            mos=20.0 + 30 * k,
-        )
-        for k in range(count)
-    ]
-
-
-def tuned(model, **parts) -> Tune:
-    tune = Tune(
-        parts={part: parts.get(part, "frozen") for part in PARTS},
-        lr=dict.fromkeys(parts, 0.01),
-        learn_from={},
-        motion_batchnorm="stored",
-        lora=Lora(rank=2, alpha=4.0, dropout=0.0),
-    )
-    apply_policy(model, tune)
-    return tune
-
-
-def collated(processor, model_spec, count: int) -> dict:
-    made = prompt_batch(Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0)).collate(rows(count)))
-    del made["rows"]
-    return made
-
-
-def completed(batch: dict, vocab: int) -> dict:
-    """Random completions, each of another length."""
-    rng = torch.Generator().manual_seed(2)
-    count, length = len(batch["input_ids"]) * G, 9
-    # No placeholder ids: the sequences apart are read as text.
-    ids = torch.randint(20, vocab - 20, (count, length), generator=rng)
-    lengths = 1 + torch.arange(count).unsqueeze(1) * 5 % length
-    owner = torch.arange(count // G).repeat_interleave(G)
-    mask = (torch.arange(length) < lengths).long()
-    return batch | {
-        "completion_ids": ids,
-        "completion_mask": mask,
-        "owner": owner,
-        "advantages": torch.randn(count, generator=rng),
-    }
-
-
-def unshared(model, batch: dict) -> torch.Tensor:
-    """Each completion in a sequence of its own, clip encoded again, no padding, no mask: `[S,C]`, 0 where padded."""
-    out = torch.zeros(batch["completion_ids"].shape)
-    for k, (ids, mask) in enumerate(zip(batch["completion_ids"], batch["completion_mask"])):
-        prompt, own = k // G, ids[mask.bool()]
-        valid = batch["attention_mask"][prompt].bool()
-        frames = take_clips(batch["media"], [prompt])
-        prefix = model.embed(batch["input_ids"][prompt][valid][None], **frames)
-        embeds = torch.cat((prefix, model.get_input_embeddings()(own)[None]), 1)
-        logits = model(inputs_embeds=embeds).logits[0, prefix.shape[1] - 1 : -1]
-        out[k, : len(own)] = (logits / 0.9).log_softmax(-1).gather(1, own[:, None])[:, 0]
-    return out
-
-
-def loss_of(logps, batch):
-    """Something that weighs every token differently."""
-    weight = batch["advantages"].unsqueeze(1) * torch.linspace(1, 2, logps.shape[1]) * batch["completion_mask"]
-    return (logps * weight).sum()
-
-
-def gradients(model) -> dict:
-    made = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return made
 
 
 POLICIES = {
@@ -189,13 +109,30 @@ def test_shared_equals_unshared(small, model_spec, policy, checkpointing):
             wanted = expected[start : start + len(logps)].detach()
             torch.testing.assert_close(logps.detach(), wanted, rtol=1e-5, atol=1e-5)
             assert (logps.detach() - wanted).norm() < 1e-5 * wanted.norm()
-        ours = gradients(model)
-        assert ours.keys() == theirs.keys()
-        scale = max(g.norm() for g in theirs.values())
-        for name in theirs:
-            gap = (ours[name] - theirs[name]).norm()
-            # Weights that the loss hardly depends on have gradients of rounding size.
-            assert gap < 1e-5 * max(theirs[name].norm(), 1e-3 * scale), name
+        assert_gradients(gradients(model), theirs)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flex_equals_sdpa(small, model_spec, monkeypatch, checkpointing):
+    """Log-probabilities, loss and every gradient, through the library's attention layer. The compiled kernels have no
+    backward on the CPU, and torch refuses; the same mask in torch's unfused computation, which differentiates, stands
+    in for them."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda _: flex_attention.flex_attention)
+    model, processor = small
+    tuned(model, **POLICIES["frozen towers"])
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    batch = completed(collated(processor, model_spec, 3), model.config.text_config.vocab_size)
+    found = {}
+    for attention in ("sdpa", "flex"):
+        with kernels(model, attention):
+            logps, _ = completion_logps(model, batch, 0.9, attention)
+            loss_of(logps, batch).backward()
+        found[attention] = logps.detach(), gradients(model)
+    torch.testing.assert_close(found["flex"][0], found["sdpa"][0], rtol=1e-5, atol=1e-5)
+    assert_gradients(found["flex"][1], found["sdpa"][1])
 
 
 def test_bf16_packed_stays_near_fp32(small, model_spec):
@@ -225,12 +162,9 @@ def test_greedy_rollout_equals_the_librarys_generate(small, model_spec):
             assert got[k * G + g].tolist()[: len(expected)] == expected
 
 
-def trainer(tmp_path, small, model_spec, rewards, data=None, **change) -> GRPOTrainer:
-    model, processor = small
-    collate = Clips(processor, None, model_spec.video, side="left", clips=ClipCache(0))
-    args = arguments(tmp_path, **{"per_device_train_batch_size": 2 * G, "max_steps": 1} | change)
-    data = rows(4) if data is None else data
-    return GRPOTrainer(model, args, data, collate, rewards, processor.tokenizer, packing(120), control())
+def trainer(tmp_path, small, model_spec, rewards, data=None, **change):
+    """Two prompts a micro-batch."""
+    return clips_trainer(tmp_path, *small, model_spec, rewards, data, **{"per_device_train_batch_size": 2 * G} | change)
 
 
 def counted(monkeypatch, model) -> Counter:
@@ -320,9 +254,9 @@ def test_lora_needs_no_second_model(tmp_path, small, model_spec):
 def test_attention_that_cannot_run_packed_rows_is_refused(small):
     model, _ = small
     with pytest.raises(ConfigError, match="flex needs CUDA"):
-        check_attention(model, Packing(max_tokens=10, attention="flex"))
+        check_attention(model, Packing(max_tokens=10, rollout_tokens=10, attention="flex"))
     model.config.text_config._attn_implementation = "flash_attention_2"
     with pytest.raises(ConfigError, match="set sdpa"):
         check_attention(model, packing())
     with pytest.raises(ConfigError, match="max_tokens"):
-        decode(Packing, {"max_tokens": 0, "attention": "sdpa"}, "stage.packing")
+        decode(Packing, {"max_tokens": 0, "rollout_tokens": 10, "attention": "sdpa"}, "stage.packing")

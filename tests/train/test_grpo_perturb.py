@@ -57,7 +57,7 @@ def test_key_frames_show_what_motion_frames_show():
     before = original.motion.copy(), original.key.copy()
     for mode in MODES:
         for seed in range(5):
-            made, _ = perturb(original, settings(mode), np.random.default_rng(seed))
+            made, _, _ = perturb(original, settings(mode), np.random.default_rng(seed))
             assert made.motion.shape == original.motion.shape
             assert made.key.shape == original.key.shape
             shown = made.motion[::4, 0, 0, 0].astype(int)
@@ -81,6 +81,6 @@ def test_the_generator_decides_mode_and_order():
 
 def test_a_clip_of_four_frames_and_one_key_frame():
     for mode in MODES:
-        made, _ = perturb(clip(4, 1), settings(mode), np.random.default_rng(0))
+        made, _, _ = perturb(clip(4, 1), settings(mode), np.random.default_rng(0))
         assert made.motion.shape == (4, 2, 2, 3)
         assert made.key.shape == (1, 2, 2, 3)

@@ -14,6 +14,7 @@ from vqa2.train._rollout import (
     pick,
     positions,
     sample,
+    sample_all,
     uniforms,
     words,
 )
@@ -70,7 +71,7 @@ def test_greedy_equals_the_librarys_generate():
         max_new_tokens=greedy.max_tokens,
         eos_token_id=list(greedy.ends),
     )
-    assert torch.equal(got.ids[::G], expected[:, : got.ids.shape[1]])
+    assert torch.equal(got.ids[::G, : expected.shape[1]], expected)
 
 
 def test_completions_do_not_depend_on_neighbors():
@@ -79,6 +80,44 @@ def test_completions_do_not_depend_on_neighbors():
     for k, row in enumerate(some):
         alone = sample(model, batch_of([row]), SAMPLING, uniforms((1, 2), [row.id], SAMPLING)).lists()
         assert alone == together[k * G : (k + 1) * G]
+
+
+def test_what_has_ended_costs_nothing_more(monkeypatch):
+    """Each step reads one token of every completion that goes on: rows are the prompts that have such, and as wide as
+    the prompt with most of them. The cache holds a prompt once."""
+    model, some, steps = toy().eval(), rows(4), []
+    forward = model.forward
+
+    def counting(**given):
+        out = forward(**given)
+        steps.append((*given["inputs_embeds"].shape[:2], out.past_key_values.layers[0].keys.shape[0]))
+        return out
+
+    monkeypatch.setattr(model, "forward", counting)
+    batch, long = batch_of(some), replace(SAMPLING, max_tokens=60)
+    lengths = sample(model, batch, long, uniforms((1, 2), [r.id for r in some], long)).mask.sum(1).view(-1, G)
+    expected = [(4, batch["input_ids"].shape[1], 4)]
+    for step in range(1, int(lengths.max())):
+        live = (lengths > step).sum(1)
+        expected.append(((live > 0).sum().item(), live.max().item(), (live > 0).sum().item()))
+    assert steps == expected
+    assert len({rows for rows, _, _ in steps}) > 1
+    assert len({width for _, width, _ in steps[1:]}) > 1
+
+
+@pytest.mark.parametrize(("budget", "loops"), [(10_000, 1), (100, 3), (1, 5)])
+def test_batches_are_decoded_together_up_to_the_budget(monkeypatch, budget, loops):
+    """Of different sizes and prompt lengths. A row has 3 to 5 places of prompt and 3 x 12 of completions."""
+    model, some = toy().eval(), rows(5)
+    batches = [batch_of(some[:1]), batch_of(some[1:3]), batch_of(some[3:])]
+    numbers = [uniforms((1, 2), [r.id for r in part], SAMPLING) for part in (some[:1], some[1:3], some[3:])]
+    apart, calls = [sample(model, batch, SAMPLING, drawn) for batch, drawn in zip(batches, numbers)], []
+    monkeypatch.setattr("vqa2.train._rollout.sample", lambda *given: calls.append(1) or sample(*given))
+    together = sample_all(model, batches, numbers, SAMPLING, budget)
+    assert len(calls) == loops
+    assert [r.lists() for r in together] == [r.lists() for r in apart]
+    assert all(torch.equal(one.clipped, other.clipped) for one, other in zip(together, apart))
+    assert sample_all(model, [], [], SAMPLING, budget) == []
 
 
 def test_clips_are_encoded_once_per_prompt():

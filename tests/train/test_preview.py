@@ -149,6 +149,16 @@ def test_a_dry_run_shows_every_stage_that_would_run_and_writes_nothing(data_root
         preview(jobs(tmp_path / "none", tmp_path / "out"), console)
 
 
+@pytest.mark.parametrize("policy", ["frozen", "lora"])
+def test_a_dry_run_of_the_router_counts_memory_where_the_backbone_adapts(data_root, tmp_path, policy):
+    more = [f"data.root={data_root}", f"out={tmp_path}", f"stage.tune.parts.lm={policy}", "stage.init_from=none"]
+    console = Console(record=True, width=120, file=io.StringIO())
+    preview(plan("router", lambda label: composed("train", [f"stage={label}", *SMALL_MODEL, *more])), console)
+    text = console.export_text()
+    assert ("the gate alone" in text) == (policy == "frozen")
+    assert ("memory, total" in text) == (policy == "lora")
+
+
 def test_steps_are_counted_as_the_trainer_counts(data_root, tmp_path):
     optim = jobs(data_root, tmp_path, "stage.optim.epochs=3.0", "stage.optim.accumulate=2")[-1].stage.optim
     assert steps(29, optim) == 12  # 8 batches of 4, 4 optimizer steps an epoch

@@ -12,26 +12,25 @@ from vqa2.core.scale import paired_difference, quality_metric
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """One method on one set. `over_single`, `over_mean`: SRCC minus that of the expert that is best on the training
-    rows, and of the plain mean. `seconds`, `experts`, `models` are means per clip, None where nothing was timed."""
+    rows, and of the plain mean. `experts` and `models` (calls of our own model) are means per clip, None where none
+    was run."""
 
     method: str
     srcc: Metric
     plcc: Metric
     over_single: Metric
     over_mean: Metric
-    seconds: float | None = None
     experts: float | None = None
     models: float | None = None
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Calibrated scores `[clips, experts]` (nan where an expert gave none), targets and seconds a clip by expert."""
+    """Calibrated scores `[clips, experts]` (nan where an expert gave none) and targets."""
 
     names: tuple[str, ...]
     scores: np.ndarray
     mos: np.ndarray
-    seconds: np.ndarray
 
 
 @dataclass
@@ -82,21 +81,18 @@ def fitted_weights(train: Grid) -> np.ndarray:
 
 def baselines(train: Grid, test: Grid, kinds: tuple[list[str], list[str]], judge: Judge) -> list[Line]:
     """Every expert, best first, and what needs no agent. `kinds`: content types of both sides."""
-    line = judge.line
-    each, total = test.seconds.mean(0), float(test.seconds.mean(0).sum())
-    lines = [
-        line(f"expert {name}", test.scores[:, i], seconds=float(each[i]), experts=1.0)
-        for i, name in enumerate(test.names)
-    ]
+    line, everyone = judge.line, float(len(test.names))
+    lines = [line(f"expert {name}", test.scores[:, i], experts=1.0) for i, name in enumerate(test.names)]
     lines.sort(key=lambda made: -(made.srcc.value or -2))
     weights = fitted_weights(train)
-    several = {"seconds": total, "experts": float(len(test.names))}
-    lines.append(line("plain mean", np.nanmean(test.scores, 1), **several))
-    lines.append(line("priors only (fitted on the training rows)", _weighted(test.scores, weights), **several))
+    lines.append(line("plain mean", np.nanmean(test.scores, 1), experts=everyone))
+    lines.append(line("priors only (fitted on the training rows)", _weighted(test.scores, weights), experts=everyone))
     best = {kind: best_expert(train, np.array(kinds[0]) == kind) for kind in sorted(set(kinds[0]))}
     picked = np.array([best[kind] for kind in kinds[1]])
-    lines.append(line("type classifier + one expert", test.scores[np.arange(len(picked)), picked], **several))
-    lines.append(line("oracle", oracle(test.scores, test.mos), **several))
+    # The classifier looks at the raw scores of all.
+    one = test.scores[np.arange(len(picked)), picked]
+    lines.append(line("type classifier + one expert", one, experts=everyone))
+    lines.append(line("oracle", oracle(test.scores, test.mos), experts=everyone))
     return lines
 
 

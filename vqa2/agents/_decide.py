@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, create_model, field_validator
 
 from vqa2.agents._names import DISTORTIONS, distortion
 from vqa2.agents._spec import Priors, RouterSpec
+from vqa2.agents.roles import Prompt
 from vqa2.agents.schemas import Strict
 from vqa2.agents.trace import Plain
 from vqa2.agents.world import Card, World
@@ -44,7 +45,7 @@ def prior_weights(priors: Priors, content_type: str, experts: Sequence[str]) -> 
 
 def by_rules(world: World, made: RouterSpec, known: Plain) -> Decision:
     """The header tells one type from the others: a clip higher than wide is short-form. Every usable expert with a
-    prior weight takes part; the heaviest first, of equal ones the cheapest."""
+    prior weight takes part."""
     kind, why = _type_of(made, known)
     return _ordered(world, made, content_type=kind, suspected=(), by="rules", why=why)
 
@@ -53,7 +54,7 @@ def by_chat(world: World, made: RouterSpec, known: Plain) -> Decision:
     """The chat model's decision. StepFailed where it gives none that is valid."""
     usable = world.usable()
     schema = contract(sorted(usable), list(made.priors.types))
-    reply: Any = world.chat("router", _SYSTEM, _prompt(made, known, usable), schema)
+    reply: Any = world.chat(Prompt("router", _SYSTEM, _prompt(made, known, usable)), schema)
     kind = reply.content_type if made.content_type == "auto" else made.content_type
     if not reply.weights:
         return _ordered(
@@ -163,9 +164,11 @@ def _ordered(
     usable = world.usable()
     weights = prior_weights(made.priors, content_type, sorted(only if only is not None else usable))
     absent = sorted(set(made.priors.types[content_type]) - set(world.cards))
+    known = {name: w for name, w in weights.items() if w > 0}
+    rest = "the others' weights are renormalized" if known else "no other expert has a weight: all count alike"
     if absent:
-        world.notes.add(f"priors: {', '.join(absent)} not in the pool; the others' weights are renormalized")
-    order = _order({name: w for name, w in weights.items() if w > 0} or weights, usable)
+        world.notes.add(f"priors: {', '.join(absent)} not in the pool; {rest}")
+    order = _order(known or weights, usable)
     return Decision(
         content_type=content_type,
         experts=order,
@@ -178,7 +181,13 @@ def _ordered(
 
 
 def _order(weights: Mapping[str, float], cards: Mapping[str, Card]) -> tuple[str, ...]:
-    return tuple(sorted(weights, key=lambda name: (-weights[name], cards[name].cost_s, name)))
+    """The heaviest first, of equal ones the best calibrated (to a tenth of a MOS point), of these the cheapest."""
+
+    def key(name: str) -> tuple[float, float, float, str]:
+        rmse = cards[name].rmse
+        return -weights[name], math.inf if rmse is None else round(rmse, 1), cards[name].cost_s, name
+
+    return tuple(sorted(weights, key=key))
 
 
 def _prompt(made: RouterSpec, known: Plain, usable: Mapping[str, Card]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
+from vqa2.agents._ablate import PARTS, Weighed, ablation
 from vqa2.agents._baselines import Grid, Judge, Table, best_expert, fitted_weights, oracle
 from vqa2.agents._spec import RouterSpec
 from vqa2.agents.router import weigh
@@ -49,15 +50,15 @@ def real(spec_: RealSpec, router: RouterSpec) -> list[Table]:
     train = _curved(names, curves, raw, target)
     cards = {
         name: Card(name=name, cost_s=0.0, strengths=(), license="", weights="", trained_on=(), calibration="",
-                   rmse=curve.rmse, why_not="")
+                   rmse=curve.rmse, reference=False, why_not="")
         for name, curve in zip(names, curves)
     }  # fmt: skip
-    return [_real_set(spec_, router, file, train, curves, cards) for file in spec_.test]
+    return [table for file in spec_.test for table in _real_set(spec_, router, file, train, curves, cards)]
 
 
 def _real_set(
     made: RealSpec, router: RouterSpec, file: str, train: Grid, curves: Sequence[Calibration], cards: Mapping[str, Card]
-) -> Table:
+) -> list[Table]:
     _, raw, mos = _recorded(Path(made.folder) / file, made)
     test = _curved(train.names, curves, raw, mos)
     mean, weights = test.scores.mean(1), fitted_weights(train)
@@ -66,9 +67,8 @@ def _real_set(
     routed = {}
     for name, base in (("equal", np.ones(len(weights))), ("fitted", weights)):
         priors = dict(zip(train.names, base.tolist()))
-        routed[name] = np.array(
-            [_routed(router, row, raws, curves, cards, priors) for row, raws in zip(test.scores, raw)]
-        )
+        routed[name] = [_routed(router, row, raws, curves, cards, priors) for row, raws in zip(test.scores, raw)]
+    scored = {name: np.array([score for score, _ in found]) for name, found in routed.items()}
     best = best_expert(train, np.ones(len(train.mos), bool))
     smallest = min(range(len(curves)), key=lambda i: curves[i].rmse)
     methods = {
@@ -76,8 +76,8 @@ def _real_set(
         "plain mean": mean,
         f"priors only (fitted on {made.fit})": test.scores @ weights,
         "type classifier + one expert (one type)": test.scores[:, best],
-        "rules router, tier 1": routed["equal"],
-        "rules router, tier 1, fitted priors": routed["fitted"],
+        "rules router, tier 1": scored["equal"],
+        "rules router, tier 1, fitted priors": scored["fitted"],
         "agent, rules and tools (the lookup's one tool)": test.scores[:, smallest],
         "oracle": oracle(test.scores, moved),
     }
@@ -86,7 +86,9 @@ def _real_set(
     outside = float(np.mean([[c.outside(v) > 0 for c, v in zip(curves, row)] for row in raw]))
     notes = [f"over single: SRCC minus that of {train.names[best]}, the best expert on {made.fit}"]
     notes += [f"curves and weights from {made.fit}; {100 * outside:.1f} % of the scores lie outside their range"]
-    return Table(file, len(mos), lines, notes)
+    notes += ["no media are read: there is no learned router, no content type but one, and no localization"]
+    parts = ablation([clip for _, clip in routed["equal"]], router.adjustment, judge)
+    return [Table(file, len(mos), lines, notes), Table(f"{file}: {PARTS}", len(mos), parts)]
 
 
 def _routed(
@@ -96,17 +98,18 @@ def _routed(
     curves: Sequence[Calibration],
     cards: Mapping[str, Card],
     priors: Mapping[str, float],
-) -> float:
+) -> tuple[float, Weighed]:
     readings = {
         name: {"score": float(s), "outside": curve.outside(v)}
         for name, s, v, curve in zip(cards, scores, raw, curves, strict=True)
     }
-    return weigh(readings, cards, priors, [], made.adjustment)[0].score100
+    fused, told = weigh(readings, cards, priors, [], made.adjustment)
+    return fused.score100, Weighed({name: r["score"] for name, r in readings.items()}, told)
 
 
 def _curved(names: tuple[str, ...], curves: Sequence[Calibration], raw: np.ndarray, mos: np.ndarray) -> Grid:
     scores = np.array([[curve(v) for curve, v in zip(curves, row)] for row in raw])
-    return Grid(names, scores, mos, np.zeros_like(scores))
+    return Grid(names, scores, mos)
 
 
 def _recorded(path: Path, made: RealSpec) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -15,9 +15,10 @@ from vqa2.core.config import spec
 @spec
 class Priors:
     """Base weights by content type and expert; `unlisted` is the weight of an expert that a row does not name. `source`
-    says where they come from."""
+    says where they come from, `flagged` what is wrong or unexplained there."""
 
     source: str
+    flagged: tuple[str, ...]
     types: dict[str, dict[str, Annotated[float, Ge(0)]]]
     unlisted: Annotated[float, Ge(0)]
 

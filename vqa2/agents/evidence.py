@@ -61,6 +61,36 @@ class Evidence:
         return {"detected": self.detected, "entries": [asdict(e) for e in self.entries], "ran": self.ran}
 
 
+def finding(name: str, found: str, severity: str, why: str) -> Entry:
+    """That a distortion of an object is so severe."""
+    text = f"{found}{where(name)}: {severity} ({why})"
+    return Entry(
+        id=f"analysis:{name}:{found}", kind="analysis", object=name, distortion=found, severity=severity, text=text
+    )
+
+
+def measured(name: str, found: str | None, tool: str, score: float) -> Entry:
+    """What a tool says of an object, calibrated, 0-100; `found`: the distortion that it was chosen for."""
+    text = f"{_about(name, found, tool)}: {score:.1f}/100, larger is better"
+    key = f"tool:{_key(name, found, tool)}"
+    return Entry(id=key, kind="tool", object=name, distortion=found, tool=tool, score=score, text=text)
+
+
+def failed(name: str, found: str | None, tool: str, reason: str) -> Entry:
+    """That a tool gave no score."""
+    text = f"{_about(name, found, tool)}: no score ({reason})"
+    key = f"failure:{_key(name, found, tool)}"
+    return Entry(id=key, kind="failure", object=name, distortion=found, tool=tool, text=text)
+
+
+def _key(name: str, found: str | None, tool: str) -> str:
+    return f"{name}:{tool}" + (f":{found}" if found else "")
+
+
+def _about(name: str, found: str | None, tool: str) -> str:
+    return tool + (f" for {found}" if found else "") + where(name)
+
+
 def _rank(severity: str | None) -> int:
     order: Sequence[str | None] = (None, "none", "slight", "moderate", "severe", "extreme")
     return order.index(severity)

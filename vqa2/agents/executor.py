@@ -11,19 +11,14 @@ from typing import Any, Literal
 
 from pydantic import create_model
 
+from vqa2.agents import roles
 from vqa2.agents._media import Box
 from vqa2.agents._names import DISTORTIONS, SPATIAL, severity_of
 from vqa2.agents._tasks import Task
-from vqa2.agents.evidence import Entry, Evidence, where
+from vqa2.agents.evidence import Entry, Evidence, failed, finding, measured, where
 from vqa2.agents.schemas import GLOBAL, Analysis, Assigned, Detection, Plan, Selection, Strict
 from vqa2.agents.trace import StepFailed
 from vqa2.agents.world import Card, World
-
-_DETECTION = "You find the distortions that one must look at to answer a query about an image or video. Stay on the \
-query's scope and list each object separately; `global` stands for the whole picture."
-_ANALYSIS = "You rate the severity and visual impact of given distortions, per object: none, slight, moderate, severe \
-or extreme; none where it is barely visible. One short explanation each, about the distortion's effect alone."
-_SELECTION = "You assign to each distortion the one tool whose description suggests the best performance on it."
 
 Wanted = tuple[str, str | None, str]
 """(object, distortion or None, tool)."""
@@ -35,7 +30,7 @@ def execute(world: World, plan: Plan, task: Task, evidence: Evidence) -> None:
         evidence.detected = {f.object: list(f.distortions) for f in plan.distortions}
     if _due(plan, evidence, "distortion_detection"):
         evidence.detected = _detected(world, plan, task)
-    if _due(plan, evidence, "distortion_analysis") and evidence.detected:
+    if _due(plan, evidence, "distortion_analysis") and any(evidence.detected.values()):
         _analyze(world, task, evidence)
     wanted: list[Wanted] = [(name, None, tool) for name in _objects(plan) for tool in plan.required_tools]
     if _due(plan, evidence, "tool_selection"):
@@ -60,10 +55,8 @@ def _objects(plan: Plan) -> list[str]:
 
 def _detected(world: World, plan: Plan, task: Task) -> dict[str, list[str]]:
     if world.has_llm:
-        scope = ", ".join(plan.query_scope) or "the whole picture"
-        user = f"Query: {task.question or 'Rate the quality.'}\nScope: {scope}\nDistortions: {', '.join(DISTORTIONS)}"
         try:
-            reply: Any = world.chat("detection", _DETECTION, user, Detection)
+            reply: Any = world.chat(roles.detection(task.question, plan.query_scope), Detection)
             return {f.object: list(f.distortions) for f in reply.distortion_set}
         except StepFailed as err:
             world.notes.add(f"detection: by rules, since the chat model gave none: {err.reason}")
@@ -77,16 +70,14 @@ def _detected(world: World, plan: Plan, task: Task) -> dict[str, list[str]]:
 
 def _analyze(world: World, task: Task, evidence: Evidence) -> None:
     if world.has_llm:
-        listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in evidence.detected.items())
-        user = f"Query: {task.question or 'Rate the quality.'}\nDistortions by object: {listed}"
         try:
-            reply: Any = world.chat("analysis", _ANALYSIS, user, Analysis)
+            reply: Any = world.chat(roles.analysis(task.question, evidence.detected), Analysis)
         except StepFailed as err:
             world.notes.add(f"analysis: by rules, since the chat model gave none: {err.reason}")
         else:
             for entry in reply.distortion_analysis:
                 for judged in entry.findings:
-                    evidence.add(_finding(entry.object, judged.type, judged.severity, judged.explanation))
+                    evidence.add(finding(entry.object, judged.type, judged.severity, judged.explanation))
             return
     for name, found in evidence.detected.items():
         for d in found:
@@ -94,14 +85,7 @@ def _analyze(world: World, task: Task, evidence: Evidence) -> None:
             if told is None:
                 world.notes.add(f"analysis: no expert that is strong on {d} gave a score{where(name)}; not judged")
             else:
-                evidence.add(_finding(name, d, *told))
-
-
-def _finding(name: str, found: str, severity: str, why: str) -> Entry:
-    text = f"{found}{where(name)}: {severity} ({why})"
-    return Entry(
-        id=f"analysis:{name}:{found}", kind="analysis", object=name, distortion=found, severity=severity, text=text
-    )
+                evidence.add(finding(name, d, *told))
 
 
 def severity_by_tools(world: World, name: str, found: str) -> tuple[str, str] | None:
@@ -125,12 +109,9 @@ def _selected(world: World, plan: Plan, evidence: Evidence) -> list[Wanted]:
         return []
     pairs = [(name, d) for name in _objects(plan) for d in evidence.detected.get(name, [])]
     if world.has_llm and pairs:
-        tools = "\n".join(_described(card) for card in usable.values())
-        listed = "\n".join(f"- {name}: {d}" for name, d in pairs)
+        told = roles.selection(pairs, {card.name: card.strengths for card in usable.values()})
         try:
-            reply: Any = world.chat(
-                "selection", _SELECTION, f"Distortions:\n{listed}\nTools:\n{tools}", contract(sorted(usable))
-            )
+            reply: Any = world.chat(told, contract(sorted(usable)), see=False)
             return [(a.object, a.distortion, a.tool) for a in reply.selected_tools]
         except StepFailed as err:
             world.notes.add(f"selection: by the lookup table, since the chat model gave none: {err.reason}")
@@ -153,20 +134,14 @@ def contract(tools: Sequence[str]) -> type[Strict]:
 
 
 def _measured(world: World, name: str, found: str | None, tool: str) -> Entry:
-    about = f" for {found}" if found else ""
-    key = f"{name}:{tool}" + (f":{found}" if found else "")
     if tool not in world.usable():
-        reason = world.cards[tool].why_not if tool in world.cards else "no such tool"
-        return Entry(id=f"failure:{key}", kind="failure", object=name, distortion=found, tool=tool,
-                     text=f"{tool}{about}{where(name)}: no score ({reason})")  # fmt: skip
+        return failed(name, found, tool, world.cards[tool].why_not if tool in world.cards else "no such tool")
     try:
         reading = world.tool(tool, _box(world, name))
     except StepFailed as err:
         world.notes.add(f"{tool}: {err.reason}")
-        return Entry(id=f"failure:{key}", kind="failure", object=name, distortion=found, tool=tool,
-                     text=f"{tool}{about}{where(name)}: no score ({err.reason})")  # fmt: skip
-    return Entry(id=f"tool:{key}", kind="tool", object=name, distortion=found, tool=tool, score=reading["score"],
-                 text=f"{tool}{about}{where(name)}: {reading['score']:.1f}/100, larger is better")  # fmt: skip
+        return failed(name, found, tool, err.reason)
+    return measured(name, found, tool, reading["score"])
 
 
 def _box(world: World, name: str) -> Box | None:
@@ -175,7 +150,3 @@ def _box(world: World, name: str) -> Box | None:
     if name != GLOBAL and box is None:
         world.notes.add(f"{name}: no box is known; tools measured the whole picture")
     return box
-
-
-def _described(card: Card) -> str:
-    return f"- {card.name}: {'best at ' + ', '.join(card.strengths) if card.strengths else 'no known strengths'}"

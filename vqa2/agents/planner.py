@@ -12,20 +12,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
+from vqa2.agents import roles
 from vqa2.agents._names import DISTORTIONS, distortion, distortion_words
 from vqa2.agents._spec import AgentSpec
 from vqa2.agents._tasks import Task
+from vqa2.agents.roles import Prompt
 from vqa2.agents.schemas import GLOBAL, Flags, Found, Plan
 from vqa2.agents.trace import StepFailed
 from vqa2.agents.world import World
-
-_SYSTEM = """You plan the assessment of an image or video. From the query alone decide: query_type (IQA for \
-technical degradations, Other for composition, emotion, style or beauty); query_scope (the objects or regions that \
-are named, empty for the whole picture); distortion_source (explicit where the query names distortions or visual \
-attributes, which then go to distortions by object; else inferred); reference_mode; required_tools (only tools that \
-the query names); and the plan's four flags. distortion_detection is on where the source is inferred; \
-distortion_analysis is on; tool_selection is on only where neither region nor tool is named; tool_execute is on where \
-a tool is named, or neither region nor tool. For Other all flags are off."""
 
 
 def flags(*, iqa: bool, explicit: bool, region: bool, tool: bool) -> Flags:
@@ -44,7 +38,7 @@ def plan(world: World, made: AgentSpec, task: Task) -> Plan:
     if not world.has_llm or not task.question:
         return _measurable(world, made, rules)
     try:
-        decided: Any = world.chat("planner", _SYSTEM, _prompt(world, task), contract(sorted(world.usable())), see=False)
+        decided: Any = world.chat(_asked(world, task), contract(sorted(world.usable())), see=False)
     except StepFailed as err:
         world.notes.add(f"planner: rules planned, since the chat model gave no plan: {err.reason}")
         return _measurable(world, made, rules)
@@ -104,12 +98,15 @@ def _measurable(world: World, made: AgentSpec, decided: Plan) -> Plan:
     return more(decided, tools)
 
 
-def _prompt(world: World, task: Task) -> str:
-    regions = f"\nRegions with known boxes: {', '.join(world.asked.regions)}" if world.asked.regions else ""
-    options = f"\nOptions: {'; '.join(task.options)}" if task.options else ""
-    reference = "A reference is given." if world.asked.reference is not None else "No reference is given."
-    tools = f"Tools: {', '.join(sorted(world.usable())) or 'none'}"
-    return f"Query: {task.question}{options}\n{reference} The media is a {world.asked.kind}.\n{tools}{regions}"
+def _asked(world: World, task: Task) -> Prompt:
+    return roles.planner(
+        task.question,
+        task.options,
+        reference=world.asked.reference is not None,
+        kind=world.asked.kind,
+        tools=list(world.usable()),
+        regions=list(world.asked.regions),
+    )
 
 
 def _word(word: str, text: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from vqa2.agents import fusion
 from vqa2.agents._decide import Decision, by_chat, by_gate, by_rules
-from vqa2.agents._media import megapixels
+from vqa2.agents._media import facts, megapixels
 from vqa2.agents._names import strengths
 from vqa2.agents._spec import Outcome, RouterSpec
 from vqa2.agents._tasks import Task, dispatch
@@ -33,6 +33,7 @@ def route(world: World, made: RouterSpec) -> Outcome:
     """Scores one item. An item that cannot be scored has `error` in its result."""
     try:
         known = world.facts()
+        _check_reference(world, known)
     except StepFailed as err:
         return Outcome(result={"error": err.reason}, working={})
     usable = world.usable()
@@ -43,8 +44,7 @@ def route(world: World, made: RouterSpec) -> Outcome:
     readings, failures = _run(world, made, known, decision)
     working |= {"readings": readings, "failures": failures}
     if not readings:
-        said = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        return Outcome(result={"error": f"no expert gave a score ({said})"}, working=working)
+        return Outcome(result={"error": f"no expert gave a score ({_few(failures)})"}, working=working)
     suspected = _suspected(world, made, decision, readings)
     if made.tier == 2:
         suspected = _localized(world, suspected, working)
@@ -63,6 +63,19 @@ def route(world: World, made: RouterSpec) -> Outcome:
     if decision.uncertainty is not None:
         result["uncertainty"] = decision.uncertainty
     return Outcome(result=result, working=working)
+
+
+def _check_reference(world: World, known: Plain) -> None:
+    """StepFailed for a reference that cannot be read or has another size; a note where no expert can use it."""
+    reference, kind = world.asked.reference, world.asked.kind
+    if reference is None:
+        return
+    other = world.tape.do("probe", {"path": str(reference), "kind": kind}, lambda: facts(reference, kind))
+    sizes = [f"{file['width']}x{file['height']}" for file in (other, known)]
+    if sizes[0] != sizes[1]:
+        raise StepFailed(f"the reference is {sizes[0]}, the {kind} {sizes[1]}; they must have one size")
+    if not any(card.reference for card in world.usable().values()):
+        world.notes.add("the reference is not used: no expert that needs one is calibrated (docs/experts.md)")
 
 
 def _answered(world: World, made: RouterSpec, task: Task, fused: Fused, working: dict[str, Any]) -> Plain:
@@ -161,9 +174,18 @@ def _run(world: World, made: RouterSpec, known: Plain, decision: Decision) -> tu
             readings[name] = world.tool(name)
         except StepFailed as err:
             failures[name] = err.reason
-    for name, reason in failures.items():
-        world.notes.add(f"{name}: {reason}")
+    _note(world, failures)
     return readings, failures
+
+
+def _note(world: World, failures: Mapping[str, str]) -> None:
+    """One line a failure; more than three that the budget kept from running share one."""
+    unpaid = [name for name, reason in failures.items() if reason.startswith("budget:")]
+    for name, reason in failures.items():
+        if name not in unpaid or len(unpaid) <= 3:
+            world.notes.add(f"{name}: {reason}")
+    if len(unpaid) > 3:
+        world.notes.add(f"budget: {len(unpaid)} experts did not run: {', '.join(unpaid)}")
 
 
 def _suspected(world: World, made: RouterSpec, decision: Decision, readings: Mapping[str, Plain]) -> list[str]:
@@ -191,4 +213,11 @@ def _localized(world: World, suspected: list[str], working: dict[str, Any]) -> l
 
 
 def _reasons(world: World) -> str:
-    return "; ".join(f"{card.name}: {card.why_not}" for card in world.cards.values()) or "the pool is empty"
+    return _few({card.name: card.why_not for card in world.cards.values()}) or "the pool is empty"
+
+
+def _few(reasons: Mapping[str, str]) -> str:
+    """The first three, and how many more there are; the trace has all."""
+    told = [f"{name}: {reason}" for name, reason in reasons.items()]
+    more = [f"and {len(told) - 3} more"] if len(told) > 3 else []
+    return "; ".join([*told[:3], *more])

@@ -68,6 +68,7 @@ def _run(program: str, config: Plain, query: Plain, tape: Recorder | Player, mea
         frames=made.frames,
         seed=made.seed,
         has_llm=config["llm"] is not None,
+        reads_files=(config["llm"] or {}).get("media") == "file",
         voices=tuple(config["voice"]["can"]) if config["voice"] else (),
         has_localizer=config["localizer"],
         has_gate=config["gate"] is not None,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import create_model
 
-from vqa2.agents import fusion
+from vqa2.agents import fusion, roles
 from vqa2.agents._names import DISTORTIONS, SEVERITIES, one_scale
 from vqa2.agents._spec import SummarySpec
 from vqa2.agents._tasks import Task, reply_of
@@ -27,13 +27,6 @@ from vqa2.agents.world import World
 from vqa2.core.prompts import LETTERS
 from vqa2.core.scale import LEVELS, acr_to_score01, level_of
 
-_SCORING = """You rate the quality of an image or video from the evidence and from what you see. Reply with one \
-letter: A Excellent, B Good, C Fair, D Poor, E Bad."""
-_CHOICE = """You answer a question about the quality of an image or video. First see whether the evidence holds what \
-is needed; use it if it does, otherwise look. Reply with the letter of the option alone."""
-_OPEN = """You answer a question about the quality of an image or video from the evidence, and from what you see \
-where it is not sufficient. final_answer is the answer; quality_reasoning names its basis; each claim cites the ids of \
-the evidence that it rests on. Where a subtask that has not run is needed first, set sufficient to false and name it."""
 _WORDS = ("excellent", "good", "fair", "poor", "bad")
 
 
@@ -96,7 +89,7 @@ def _levels(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> 
     """Level probabilities, best first; None where no model gives any."""
     if world.has_llm:
         try:
-            told = world.choose("summarizer", _SCORING, _prompt(task, evidence), LETTERS[:5])
+            told = world.choose(roles.score(task.question, evidence.told()), LETTERS[:5])
             return _softmax(told)
         except StepFailed as err:
             world.notes.add(f"summarizer: no level probabilities of the chat model: {err.reason}")
@@ -127,15 +120,14 @@ def _option(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> 
 
 def _chosen_by_chat(world: World, task: Task, evidence: Evidence) -> Plain:
     letters = LETTERS[: len(task.options)]
-    listed = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, task.options))
-    prompt = f"{_prompt(task, evidence)}\nOptions:\n{listed}"
+    told = roles.choice(task.question, evidence.told(), task.options)
     try:
-        return _picked(task, _softmax(world.choose("summarizer", _CHOICE, prompt, letters)), "chat")
+        return _picked(task, _softmax(world.choose(told, letters)), "chat")
     except StepFailed as err:
         world.notes.add(f"summarizer: the letter is read, since there are no log-probabilities: {err.reason}")
     answers: Any = Literal[tuple(letters)]
     schema = create_model("Letter", __base__=_summary(evidence), final_answer=(answers, ...))
-    reply: Any = world.chat("summarizer", _CHOICE, prompt, schema)
+    reply: Any = world.chat(told, schema)
     index = letters.index(reply.final_answer)
     return {"task": task.kind, "text": reply_of(task, index), "option": index, "probabilities": None, "by": "chat",
             "claims": [c.model_dump() for c in reply.claims]}  # fmt: skip
@@ -211,7 +203,7 @@ def _plain(task: Task) -> list[str]:
 def _text(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
     if world.has_llm:
         try:
-            reply: Any = world.chat("summarizer", _OPEN, _prompt(task, evidence), _summary(evidence))
+            reply: Any = world.chat(roles.words(task.question, evidence.told()), _summary(evidence))
         except StepFailed as err:
             world.notes.add(f"summarizer: no text by the chat model: {err.reason}")
         else:
@@ -260,10 +252,6 @@ def _claims(evidence: Evidence) -> list[Plain]:
 
 def _claim(entry: Entry) -> Plain:
     return {"text": entry.text, "evidence": [entry.id]}
-
-
-def _prompt(task: Task, evidence: Evidence) -> str:
-    return f"Question: {task.question or 'Rate the quality.'}\nEvidence:\n{evidence.told()}"
 
 
 def _question(made: SummarySpec, task: Task, evidence: Evidence) -> str:

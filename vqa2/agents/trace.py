@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqa2.core.errors import DataError, UserError
 from vqa2.core.llm import LlmUnavailable
 
-VERSION = 2
+VERSION = 3
 Kind = Literal["probe", "gate", "chat", "levels", "options", "say", "tool", "localize"]
 Plain = dict[str, Any]
 
@@ -177,7 +177,8 @@ def read_trace(path: Path) -> Trace:
         trace = TypeAdapter(Trace).validate_json(path.read_bytes())
     except ValidationError as err:
         first = err.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+        raise DataError(f"{path}: no trace ({where or 'file'}: {first['msg'].lower()})") from None
     if trace.version != VERSION:
         raise DataError(f"{path}: trace version {trace.version}, this program reads {VERSION}")
     return trace

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Protocol
 from annotated_types import Ge, Gt
 from pydantic import BaseModel
 
-from vqa2.agents import _media, _names
+from vqa2.agents import _chat, _media, _names
 from vqa2.agents._media import Box, FrameSpec
+from vqa2.agents.roles import Prompt
 from vqa2.agents.trace import Notes, Plain, StepFailed, Tape, spending
 from vqa2.core.config import spec
 from vqa2.core.llm import BadReply, Llm, Usage, parse
@@ -54,8 +55,8 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of an expert before it runs. `why_not`: why it cannot be used here, empty where it can; `rmse` is
-    its calibration's, in MOS points; `calibration` its provenance."""
+    """What is known of an expert before it runs. `reference`: it needs one; `why_not`: why it cannot be used here, or
+    empty; `rmse` is its calibration's, in MOS points; `calibration` its provenance."""
 
     name: str
     cost_s: float
@@ -65,6 +66,7 @@ class Card:
     trained_on: tuple[str, ...]
     calibration: str
     rmse: float | None
+    reference: bool
     why_not: str
 
     @classmethod
@@ -120,8 +122,9 @@ class Means:
 
 @dataclass(kw_only=True)
 class World:
-    """One item's surroundings. `has_llm`, `voices`, `has_localizer`, `has_gate` hold in a replay too, where
-    `means` is None."""
+    """One item's surroundings. `has_llm`, `reads_files` (the chat model opens the clip itself), `voices`,
+    `has_localizer`, `has_gate` hold in a replay too, where `means` is None. `content`: hash of the clip, once its facts
+    are known."""
 
     tape: Tape
     asked: Asked
@@ -130,18 +133,22 @@ class World:
     frames: FrameSpec
     seed: int
     has_llm: bool
+    reads_files: bool
     voices: tuple[str, ...]
     has_localizer: bool
     has_gate: bool
     tries: int
     means: Means | None
+    content: str = ""
     notes: Notes = field(default_factory=Notes)
     readings: dict[tuple[str, Box | None], Plain | str] = field(default_factory=dict)
 
     def facts(self) -> Plain:
         """See `_media.facts`. StepFailed for an unreadable file."""
         path, kind = self.asked.path, self.asked.kind
-        return self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
+        known = self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
+        self.content = known["content"]
+        return known
 
     def usable(self) -> dict[str, Card]:
         """The experts that can rate this item, by name."""
@@ -168,12 +175,12 @@ class World:
             raise StepFailed(found)
         return found
 
-    def chat(self, role: str, system: str, user: str, schema: type[BaseModel], *, see: bool = True) -> BaseModel:
+    def chat(self, prompt: Prompt, schema: type[BaseModel], *, see: bool = True) -> BaseModel:
         """One strict JSON reply of the chat model, which sees the clip's frames. StepFailed where there is none."""
         self._check_calls()
-        messages = self._messages(system, user, see)
+        messages = _chat.messages(prompt, self._shown(see))
         request = {
-            "role": role,
+            "role": prompt.role,
             "messages": messages,
             "schema": fingerprint(schema.model_json_schema()),
             "seed": self.seed,
@@ -181,11 +188,11 @@ class World:
         reply = self.tape.do("chat", request, lambda: self._chat(messages, schema))
         return parse(reply["text"], schema)
 
-    def choose(self, role: str, system: str, user: str, options: Sequence[str]) -> list[float | None]:
+    def choose(self, prompt: Prompt, options: Sequence[str]) -> list[float | None]:
         """The chat model's log-probabilities of options (single words or letters)."""
         self._check_calls()
-        messages = self._messages(system, user, True)
-        request = {"role": role, "messages": messages, "options": list(options)}
+        messages = _chat.messages(prompt, self._shown(True))
+        request = {"role": prompt.role, "messages": messages, "options": list(options)}
         return self.tape.do("options", request, lambda: self._choose(messages, options))["logprobs"]
 
     def levels(self, question: str | None) -> list[float]:
@@ -261,22 +268,13 @@ class World:
         if left < self.tries:
             raise StepFailed(f"budget: a reply may take {self.tries} tries, {max(0, left)} are left")
 
-    def _messages(self, system: str, user: str, see: bool) -> list[Plain]:
-        """The prompt; frames stand as a note of which they are, and are put in when it is sent."""
-        content: Any = user
-        if see and self.frames.count:
-            content = [{"type": "frames", **asdict(self.frames)}, {"type": "text", "text": user}]
-        return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    def _shown(self, see: bool) -> list[Plain]:
+        """What of the clip goes along with a prompt."""
+        return _chat.shown(self.frames, self.asked.reference is not None, self.reads_files) if see else []
 
     def _sent(self, messages: list[Plain]) -> list[Plain]:
-        made = []
-        for message in messages:
-            content = message["content"]
-            if isinstance(content, list):
-                seen = _media.parts(self.asked.path, self.asked.kind, self.frames)
-                content = [*seen, *(part for part in content if part["type"] != "frames")]
-            made.append({**message, "content": content})
-        return made
+        asked = self.asked
+        return _chat.sent(messages, asked.path, asked.reference, asked.kind, self.frames, self.content)
 
     def _chat(self, messages: list[Plain], schema: type[BaseModel]) -> Plain:
         llm = self._llm()
@@ -329,6 +327,7 @@ def cards(pool: Pool, asked: Asked) -> dict[str, Card]:
             trained_on=info.trained_on,
             calibration="" if fitted is None else f"{fitted.form} fitted on {fitted.dataset} (n {fitted.n})",
             rmse=None if fitted is None else fitted.rmse,
+            reference=info.reference,
             why_not=why_not or (curve if isinstance(curve, str) else ""),
         )
     return made

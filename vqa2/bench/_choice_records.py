@@ -62,11 +62,9 @@ class _Agentic:
 
 def read_choices(file: Path, media_root: Path, form: Form) -> list[Choice]:
     """Every question. DataError names file, record and key; a file that withholds only some answers is refused."""
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as err:
+    except (json.JSONDecodeError, UnicodeDecodeError) as err:
         raise DataError(f"{file}: not JSON: {err}") from None
     if not isinstance(values, list) or not values:
         raise DataError(f"{file}: a list of records is needed")

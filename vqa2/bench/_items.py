@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from vqa2.core.errors import DataError
 from vqa2.core.records import Answer, Metric, Predictor, Query, Report
 from vqa2.core.scale import accuracy, bootstrap_interval, difference_metric
 
@@ -76,6 +77,13 @@ class Grade:
     item: Item
     mark: float | None
     reason: str = ""
+
+
+def check_file(path: Path, prepare: str | None) -> None:
+    """DataError for a file that is not there, with the command that gets it, where there is one."""
+    if not path.is_file():
+        how = "" if prepare is None else f"; get it with `{prepare}`"
+        raise DataError(f"{path}: no such file{how}")
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -6,7 +6,8 @@ published figures has nothing to compare with) and the metric has a value; else 
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +15,14 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, MinLen
 
 from vqa2.bench._matrix import find
-from vqa2.core.config import spec
+from vqa2.core.config import spec, suggest
 from vqa2.core.errors import DataError
 from vqa2.core.records import Metric, Report
 
 PUBLISHED = Path(__file__).parent / "published"
 State = Literal["measured", "published only", "not comparable", "not run"]
+Missing = tuple[str, str | None]
+"""A file that is not here, and the command that makes it where there is one."""
 
 
 @spec
@@ -35,19 +38,28 @@ class Column:
 @spec
 class Row:
     """A row that can be measured: the run folder whose evaluation fills it, and the commands that make that evaluation
-    (`{benchmark}` stands for the cell's). `minus`: the saved answers that this evaluation was tested `against`; the row
-    then holds the differences to them. Null for the figures themselves."""
+    after those of the table (`{benchmark}` stands for the cell's). `needs`: files that the commands start from, with
+    the command that makes each. `of`: the published row that this one is compared with, null for that of its own name.
+    `minus`: the saved answers that this evaluation was tested `against`; the row then holds the differences to them.
+    Null for the figures themselves."""
 
     run: str
+    of: str | None
     minus: str | None
-    commands: Annotated[tuple[str, ...], MinLen(1)]
+    needs: dict[str, str]
+    commands: tuple[str, ...]
 
 
 @spec
 class PaperTable:
     """`published`: CSV of this package, null where nothing is published; `key`: its columns that together name a column
-    of the table; its first column names the row and its last holds the value. `digits` are shown. `produce`: run the
-    commands of the rows first (finished ones are skipped)."""
+    of the table; its first column names the row and its last holds the value. `digits` are shown where no published
+    figure of the column says how many. `commands`: what all rows come from, in order. `produce`: run the commands of
+    table and rows first (finished ones are skipped).
+
+    `means`: columns that are computed here, from published and measured figures alike: by name, the columns they are
+    the mean of, with weights. `parts`: the table in pieces, one below the other, each with the columns it shows; empty
+    for one piece. `unranked`: rows that are no method (people) and take no part in best and second."""
 
     title: str
     note: str
@@ -56,13 +68,40 @@ class PaperTable:
     digits: Annotated[int, Ge(0)]
     produce: bool
     columns: dict[str, Column]
+    means: dict[str, dict[str, Annotated[float, Gt(0)]]]
+    parts: dict[str, tuple[str, ...]]
+    unranked: tuple[str, ...]
+    commands: tuple[str, ...]
     measured: dict[str, Row]
+
+    def __post_init__(self) -> None:
+        for name, weights in self.means.items():
+            unknown = sorted({*weights} - {*self.columns})
+            if unknown or not weights or name in self.columns:
+                raise ValueError(f"table.means.{name}: columns with weights are needed, got {sorted(weights)}")
+        for name, row in self.measured.items():
+            if not (self.commands or row.commands):
+                raise ValueError(f"table.measured.{name}.commands: what makes the row is needed")
+        shown = Counter(name for names in self.parts.values() for name in names)
+        wrong = [n for n in {*shown, *self.columns, *self.means} if (n in shown) != (n in self.names) or shown[n] > 1]
+        if self.parts and wrong:
+            raise ValueError(f"table.parts: {sorted(wrong)[0]!r} must be a column and stand in exactly one part")
+
+    @property
+    def names(self) -> list[str]:
+        """Every column, means last."""
+        return [*self.columns, *self.means]
+
+    def published_row(self, row: str) -> str:
+        """The published row beside which a row stands."""
+        source = self.measured.get(row)
+        return row if source is None or source.of is None else source.of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """`published` and the metric's value and interval are in the table's unit; `reason` says why it is not measured, or
-    what the metric's own note says."""
+    what the metric's own note says. Of a cell that was not run: what is `missing`, and the `commands` that make it."""
 
     row: str
     column: str
@@ -70,6 +109,8 @@ class Cell:
     metric: Metric | None
     state: State
     reason: str = ""
+    missing: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -86,39 +127,50 @@ def difference_group(against: str) -> str:
     return f"difference to {against}"
 
 
-def read_published(table: PaperTable) -> dict[tuple[str, str], float]:
-    """Published values by (row, column), in the order of the file. DataError for a column that the table lacks."""
+def read_published(table: PaperTable) -> dict[tuple[str, str], str]:
+    """Published values as printed by (row, column), in the order of the file. DataError for a column that the table
+    lacks, and for a cell that is there twice."""
     if table.published is None:
         return {}
-    found: dict[tuple[str, str], float] = {}
+    found: dict[tuple[str, str], str] = {}
     with (PUBLISHED / table.published).open(encoding="utf-8", newline="") as handle:
         for values in csv.DictReader(handle):
             names = list(values)
             column = " ".join(values[key] for key in table.key)
             if column not in table.columns:
                 raise DataError(f"{table.published}: {column!r} is no column of {table.title!r}")
-            found[values[names[0]], column] = float(values[names[-1]])
+            where = values[names[0]], column
+            if where in found:
+                raise DataError(f"{table.published}: two values of {' / '.join(where)}")
+            found[where] = values[names[-1]]
     return found
 
 
 def make_cells(
-    table: PaperTable, report: Callable[[str, str], Report | None], missing: Callable[[str], list[str]]
+    table: PaperTable, report: Callable[[str, str], Report | None], missing: Callable[[str], Sequence[Missing]]
 ) -> list[Cell]:
     """Every cell, row by row. `report(run, benchmark)` is an evaluation's report; `missing(benchmark)` lists the files
     that the benchmark lacks here."""
     published = read_published(table)
-    rows = list(dict.fromkeys([*(row for row, _ in published), *table.measured]))
+    printed_rows = sorted({row for row, _ in published})
+    for name, source in table.measured.items():
+        if source.of is not None and source.of not in printed_rows:
+            raise DataError(
+                f"table.measured.{name}.of: no published row {source.of!r}{suggest(source.of, printed_rows)}"
+            )
     made = []
-    for row in rows:
+    for row in dict.fromkeys([*(row for row, _ in published), *table.measured]):
+        cells: dict[str, Cell] = {}
         for name, column in table.columns.items():
-            value = published.get((row, name))
+            printed = published.get((table.published_row(row), name))
+            value = None if printed is None else float(printed)
             if row in table.measured:
-                source = table.measured[row]
-                found = report(source.run, column.benchmark)
-                made.append(_measured(table, (row, name), value, found) if found else
-                            _not_run(table, (row, name), value, missing(column.benchmark)))  # fmt: skip
+                found = report(table.measured[row].run, column.benchmark)
+                cells[name] = (_measured(table, (row, name), value, found) if found else
+                               _not_run(table, (row, name), value, missing(column.benchmark)))  # fmt: skip
             elif value is not None:
-                made.append(Cell(row=row, column=name, published=value, metric=None, state="published only"))
+                cells[name] = Cell(row=row, column=name, published=value, metric=None, state="published only")
+        made += [*cells.values(), *_means(table, row, cells)]
     return made
 
 
@@ -140,15 +192,57 @@ def _measured(table: PaperTable, where: tuple[str, str], value: float | None, re
     else:
         metric = _scaled(metric, column.scale)
     state: State = "not comparable" if reasons else "measured"
-    reason = "; ".join(reasons) if metric is None or reasons else metric.note
-    return Cell(row=row, column=name, published=value, metric=metric, state=state, reason=reason)
+    if metric is not None and not reasons:
+        reasons = [f"{report.n_failed} of {report.n_expected} items not scored"] if report.n_failed else []
+        reasons += [metric.note] if metric.note else []
+    return Cell(row=row, column=name, published=value, metric=metric, state=state, reason="; ".join(reasons))
 
 
-def _not_run(table: PaperTable, where: tuple[str, str], value: float | None, lacking: Sequence[str]) -> Cell:
+def _not_run(table: PaperTable, where: tuple[str, str], value: float | None, lacking: Sequence[Missing]) -> Cell:
     row, name = where
-    commands = " && ".join(table.measured[row].commands).format(benchmark=table.columns[name].benchmark)
-    needs = f"needs {', '.join(lacking)}; " if lacking else ""
-    return Cell(row=row, column=name, published=value, metric=None, state="not run", reason=f"{needs}run {commands}")
+    source = table.measured[row]
+    lacking = [*lacking, *((path, make) for path, make in source.needs.items() if not Path(path).exists())]
+    makes = [make for _, make in lacking if make is not None]
+    told = (path if make is not None else f"{path} (obtain it: docs/evaluation.md)" for path, make in lacking)
+    benchmark = table.columns[name].benchmark
+    asks = [command.format(benchmark=benchmark) for command in (*table.commands, *source.commands)]
+    return Cell(row=row, column=name, published=value, metric=None, state="not run",
+                missing=tuple(told), commands=tuple(dict.fromkeys([*makes, *asks])))  # fmt: skip
+
+
+def _means(table: PaperTable, row: str, cells: Mapping[str, Cell]) -> list[Cell]:
+    """The row's means. One is measured only where each of its columns is; the columns' commands are not repeated."""
+    made = []
+    for name, weights in table.means.items():
+        parts = [cells[column] for column in weights if column in cells]
+        whole = len(parts) == len(weights)
+        printed = [c.published for c in parts]
+        value = _mean(weights, printed) if whole else None
+        if row not in table.measured:
+            if value is not None:
+                made.append(Cell(row=row, column=name, published=value, metric=None, state="published only"))
+            continue
+        found = [c.metric.value if c.metric else None for c in parts]
+        states = {c.state for c in parts}
+        state: State = next(s for s in ("not run", "not comparable", "measured") if s in states)
+        metric = Metric(name=name, value=_mean(weights, found), n=sum(c.metric.n if c.metric else 0 for c in parts))
+        short = ", ".join(c.column for c in parts if c.state != "measured")
+        made.append(Cell(row=row, column=name, published=value, metric=None if state == "not run" else metric,
+                         state=state, reason=f"{state}: {short}" if short else mean_rule(weights)))  # fmt: skip
+    return made
+
+
+def mean_rule(weights: Mapping[str, float]) -> str:
+    """What kind of mean it is, for readers."""
+    kind = "plain mean" if len(set(weights.values())) == 1 else "mean weighted by items"
+    return f"{kind} over {len(weights)} columns, without interval"
+
+
+def _mean(weights: Mapping[str, float], values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    if len(known) < len(weights):
+        return None
+    return sum(w * v for w, v in zip(weights.values(), known, strict=True)) / sum(weights.values())
 
 
 def _scaled(metric: Metric, scale: float) -> Metric:
@@ -157,3 +251,20 @@ def _scaled(metric: Metric, scale: float) -> Metric:
 
     return Metric(name=metric.name, value=times(metric.value), n=metric.n, lo=times(metric.lo), hi=times(metric.hi),
                   note=metric.note)  # fmt: skip
+
+
+def origins(table: PaperTable, report: Callable[[str, str], Report | None]) -> dict[str, list[str]]:
+    """By row, who answered: run folder, predictor and checkpoint of every evaluation that fills the row."""
+    made: dict[str, list[str]] = {}
+    for row, source in table.measured.items():
+        found = [report(source.run, c.benchmark) for c in table.columns.values()]
+        told = dict.fromkeys(line for r in found if r is not None for line in _who(r))
+        if told and source.minus is None:
+            made[row] = [f"run {source.run}: {line}" for line in told]
+    return made
+
+
+def _who(report: Report) -> list[str]:
+    asked = [session["predictor"] for session in report.provenance.get("sessions", [])]
+    marks = [f"{p['name']}, checkpoint {p['checkpoint'][:12]}" if "checkpoint" in p else p["name"] for p in asked]
+    return marks or [report.predictor]

@@ -1,120 +1,123 @@
-"""A paper's table as Markdown, LaTeX, CSV and HTML, all from the same two grids.
-
-The first grid has the paper's rows and columns; a row that can be measured is followed by one with what was measured.
-The second lists every such cell: published, measured, difference, interval, n, state and reason.
-"""
+"""A paper's table as Markdown, LaTeX, CSV and HTML, all from one layout (_paper_grid)."""
 
 import csv
-import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
 
 from vqa2.bench._paper import Cell, PaperTable
+from vqa2.bench._paper_grid import Entry, Part, details, notes, parts, todo
 from vqa2.bench._table import table_line
 
-MEASURED = "measured here"
-DETAILS = ("row", "column", "published", "measured", "difference", "95 % interval", "n", "state", "reason")
-_STYLE = (
-    "body{font:14px/1.5 sans-serif;margin:2rem;color:#1c2430}table{border-collapse:collapse;margin:1rem 0}"
-    "th,td{padding:.25rem .6rem;border-bottom:1px solid #e3e7ec;text-align:right}"
-    "th:first-child,td:first-child{text-align:left}"
-)
+TEMPLATE = "paper.html.j2"
+Origins = Mapping[str, Sequence[str]]
+_WIDE = 6
+"""Columns from which a LaTeX table is scaled to the line."""
 
 
-def grid(table: PaperTable, cells: Sequence[Cell]) -> list[list[str]]:
-    """Header and rows of the paper's layout. A figure that must not be compared stands in brackets."""
-    at = {(c.row, c.column): c for c in cells}
-    made = [["", *table.columns]]
-    for row in dict.fromkeys(c.row for c in cells):
-        found = [at.get((row, name)) for name in table.columns]
-        if any(c is not None and c.published is not None for c in found):
-            made.append([row, *(_number(c.published if c else None, table.digits) for c in found)])
-        if row in table.measured:
-            label = MEASURED if made[-1][0] == row else row
-            made.append([label, *(_shown(c, table.digits) for c in found)])
-    return made
-
-
-def details(table: PaperTable, cells: Sequence[Cell]) -> list[list[str]]:
-    """Header and one row per cell that can be measured."""
-    return [list(DETAILS), *(_detail(c, table.digits) for c in cells if c.state != "published only")]
-
-
-def markdown(table: PaperTable, cells: Sequence[Cell]) -> str:
-    """Title, note, both grids."""
+def markdown(table: PaperTable, cells: Sequence[Cell], origins: Origins) -> str:
+    """Title, note, the parts of the table, what was measured, what was not run and how to get it."""
     lines = [f"# {table.title}", "", table.note, ""]
-    for rows in (grid(table, cells), details(table, cells)):
-        if len(rows) > 1:
-            lines += [table_line(rows[0]), table_line(["---"] * len(rows[0])), *map(table_line, rows[1:]), ""]
+    made = parts(table, cells)
+    for part in made:
+        lines += [f"## {part.title}", ""] if part.title else []
+        rows = [[line.label, *map(_starred, line.entries)] for line in part.lines]
+        lines += [*_lined(["", *part.columns], rows), ""]
+    lines += ["**Best** and _second_ of a column.", ""] if _marked(made) else []
+    lines += [*(f"- {note}" for note in notes(table, origins)), ""] if notes(table, origins) else []
+    head, *rows = details(table, cells)
+    lines += [*_lined(head, rows), ""] if rows else []
+    for row in todo(table, cells):
+        lines += [f"## Not run: {row.row}", ""]
+        if row.first.commands:
+            missing = f"Missing here: {', '.join(row.first.missing)}. " if row.first.missing else ""
+            lines += [f"{missing}First:", "", "```bash", *row.first.commands, "```", ""]
+        rows = [[", ".join(step.columns), ", ".join(step.missing) or "–", f"`{' && '.join(step.commands)}`"]
+                for step in row.each]  # fmt: skip
+        lines += [*_lined(["columns", "missing here", "then"], rows), ""]
     return "\n".join(lines)
 
 
-def latex(table: PaperTable, cells: Sequence[Cell]) -> str:
-    """Both grids for booktabs, title and note as caption. The second has the cells with a value, without reasons: these
-    are command lines, which Markdown, CSV and HTML have."""
-    head, *rows = details(table, [c for c in cells if c.metric is not None])
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}"]
-    lines += _tabular(grid(table, cells))
+def latex(table: PaperTable, cells: Sequence[Cell], origins: Origins) -> str:
+    """The parts for booktabs and graphicx, title and notes as caption, then what was measured without its reasons. What
+    was not run is left out: these are command lines, which the other forms have."""
+    made = parts(table, cells)
+    legend = ["Bold: best of a column; underlined: second"] if _marked(made) else []
+    texts = [text.rstrip(".") for text in (table.title, table.note, *legend, *notes(table, origins))]
+    lines = [r"% \usepackage{booktabs,graphicx}", r"\begin{table*}", r"\centering\footnotesize"]
+    lines += [rf"\caption{{{_tex('. '.join(texts))}.}}"]
+    for part in made:
+        lines += [rf"\par\medskip\textit{{{_tex(part.title)}}}\par\smallskip"] if part.title else []
+        rows = [[_tex(line.label), *map(_weighted, line.entries)] for line in part.lines]
+        lines += _tabular(_heads(part), rows, len(part.columns))
+    head, *rows = details(table, cells)
     if rows:
-        lines += [r"\par\medskip", *_tabular([row[:-1] for row in (head, *rows)])]
-    return "\n".join([*lines, r"\end{table}", ""])
+        rows = [list(map(_tex, row[:-1])) for row in rows]
+        lines += [r"\par\medskip", *_tabular([" & ".join(map(_tex, head[:-1])) + r" \\"], rows, len(head) - 2)]
+    return "\n".join([*lines, r"\end{table*}", ""])
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
-    """Every cell, published ones too, at full precision."""
+    """Every cell, published ones too, at full precision. The reason of a cell that was not run names files and
+    commands."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", "column", "published", "measured", "difference", "lo", "hi", "n", "state", "reason"])
     for c in cells:
         m = c.metric
         found = [m.value, c.difference, m.lo, m.hi, m.n] if m else [None] * 5
-        writer.writerow([c.row, c.column, c.published, *found, c.state, c.reason])
+        needs = f"needs {', '.join(c.missing)}; " if c.missing else ""
+        reason = f"{needs}run {' && '.join(c.commands)}" if c.commands else c.reason
+        writer.writerow([c.row, c.column, c.published, *found, c.state, reason])
     return out.getvalue()
 
 
-def page(table: PaperTable, cells: Sequence[Cell]) -> str:
+def page(table: PaperTable, cells: Sequence[Cell], origins: Origins) -> str:
     """One static page that loads nothing."""
-    title = html.escape(table.title)
-    tables = "".join(_html(rows) for rows in (grid(table, cells), details(table, cells)) if len(rows) > 1)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1><p>{html.escape(table.note)}</p>{tables}</html>\n"
-    )
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = env.from_string(resources.files("vqa2.bench").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(table=table, parts=parts(table, cells), notes=notes(table, origins),
+                           details=details(table, cells), todo=todo(table, cells))  # fmt: skip
 
 
-def _detail(cell: Cell, digits: int) -> list[str]:
-    m = cell.metric
-    if m is None or m.lo is None or m.hi is None:
-        interval = "–"
-    else:
-        interval = f"{_number(m.lo, digits)} … {_number(m.hi, digits)}"
-    difference = "–" if cell.difference is None else f"{cell.difference:+.{digits}f}"
-    measured, n = (_number(m.value, digits), str(m.n)) if m else ("–", "–")
-    return [cell.row, cell.column, _number(cell.published, digits), measured, difference, interval, n,
-            cell.state, cell.reason]  # fmt: skip
+def _marked(made: Sequence[Part]) -> bool:
+    return any(entry.mark for part in made for line in part.lines for entry in line.entries)
 
 
-def _shown(cell: Cell | None, digits: int) -> str:
-    if cell is None or cell.state == "not run":
-        return "not run"
-    value = _number(cell.metric.value if cell.metric else None, digits)
-    return value if cell.state == "measured" else f"({value})"
+def _lined(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [table_line(head), table_line(["---"] * len(head)), *map(table_line, rows)]
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _starred(entry: Entry) -> str:
+    return {"best": "**{}**", "second": "_{}_", "": "{}"}[entry.mark].format(entry.text)
 
 
-def _html(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ["".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row)
-                   for row, tag in zip(rows, ["th", *["td"] * len(rows)])]  # fmt: skip
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in body)}</tbody></table>"
+def _weighted(entry: Entry) -> str:
+    text = _tex(entry.text)
+    return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", "": text}[entry.mark]
 
 
-def _tabular(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
-    columns = "l" + "r" * (len(rows[0]) - 1)
-    return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+def _heads(part: Part) -> list[str]:
+    """One header line, or datasets above their metrics."""
+    if part.heads is None:
+        return [" & ".join(["", *map(_tex, part.columns)]) + r" \\"]
+    tops, rules, at = [], [], 2
+    for head, tails in part.heads:
+        tops.append(rf"\multicolumn{{{len(tails)}}}{{c}}{{{_tex(head)}}}")
+        rules.append(rf"\cmidrule(lr){{{at}-{at + len(tails) - 1}}}")
+        at += len(tails)
+    tails = [_tex(tail) for _, some in part.heads for tail in some]
+    return [" & ".join(["", *tops]) + r" \\", "".join(rules), " & ".join(["", *tails]) + r" \\"]
+
+
+def _tabular(heads: Sequence[str], rows: Sequence[Sequence[str]], figures: int) -> list[str]:
+    """A tabular of one label and `figures` right-aligned columns; wide ones are scaled to the line."""
+    body = [" & ".join(row) + r" \\" for row in rows]
+    lines = [rf"\begin{{tabular}}{{l{'r' * figures}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
+    lines += [r"\end{tabular}"]
+    return [r"\resizebox{\linewidth}{!}{%", *lines, "}"] if figures >= _WIDE else lines
 
 
 _TEX = str.maketrans(

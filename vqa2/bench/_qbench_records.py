@@ -49,11 +49,9 @@ class Questions:
 
 def read_questions(file: Path, video_root: Path, reference_keys: Sequence[str], pairs: bool) -> Questions:
     """The questions of a file, those about two videos only with `pairs`. DataError names file, record and key."""
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as err:
+    except (json.JSONDecodeError, UnicodeDecodeError) as err:
         raise DataError(f"{file}: not JSON: {err}") from None
     if not isinstance(records, list):
         raise DataError(f"{file}: a list of records is needed, got {type(records).__name__}")

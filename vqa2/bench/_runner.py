@@ -8,17 +8,18 @@ report what they cannot do per item (`Answer.error`); nothing is asked twice, re
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from vqa2.bench._answers import AnswerFile, item_key, read_answers
 from vqa2.bench._items import Benchmark, Described, Item, OpenPredictor, Planner
 from vqa2.core.errors import DataError
-from vqa2.core.records import Answer, Report
+from vqa2.core.records import Answer, Query, Report
 from vqa2.core.run import environment, fingerprint
 
 REPORT = "report.json"
@@ -63,7 +64,10 @@ def run(
     answers = file.gather(items, failures=True)
     report = benchmark.report(items, [answers[i.query.id] for i in items], predictor.name)
     assert len(report.failures) == report.n_failed, "every failure is listed and every listed item is a failure"
-    report = replace(report, provenance=_provenance(benchmark, items, file.header["sessions"]))
+    short = sum(a.dropped_key_frames > 0 for a in answers.values())
+    frames = (f"{short} items lost key frames to fit the model",) if short else ()
+    made = _provenance(benchmark, items, file.header["sessions"])
+    report = replace(report, deviations=(*report.deviations, *frames), provenance=made)
     write_report(out / REPORT, report)
     return report
 
@@ -94,13 +98,23 @@ def _ask_all(
     total = sum(map(len, batches))
     done = total - sum(map(len, missing))
     advance(done, total)
-    if isinstance(predictor, Planner):
-        predictor.plan([item.query for batch in missing for item in batch])
     out = file if shard.world == 1 else file.part(shard.rank)
-    for batch in filter(None, missing):
-        out.append(batch, _ask(predictor, batch))
-        done += len(batch)
-        advance(done, total)
+    with _planned(predictor, [item.query for batch in missing for item in batch]):
+        for batch in filter(None, missing):
+            out.append(batch, _ask(predictor, batch))
+            done += len(batch)
+            advance(done, total)
+
+
+@contextmanager
+def _planned(predictor: OpenPredictor, queries: Sequence[Query]) -> Iterator[None]:
+    """Tells the predictor what is coming; after it, also after Ctrl-C, that nothing is: nobody decodes on."""
+    plan = predictor.plan if isinstance(predictor, Planner) else lambda queries: None
+    plan(queries)
+    try:
+        yield
+    finally:
+        plan(())
 
 
 def _header(benchmark: Benchmark, predictor: OpenPredictor) -> dict[str, Any]:
@@ -163,7 +177,10 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """A report that `run` wrote. DataError where there is none."""
+    """A report that `run` wrote. DataError where there is none, or something else."""
     if not path.is_file():
         raise DataError(f"{path}: no such report")
-    return TypeAdapter(Report).validate_json(path.read_bytes())
+    try:
+        return TypeAdapter(Report).validate_json(path.read_bytes())
+    except ValidationError as err:
+        raise DataError(f"{path}: no report ({err.errors()[0]['msg'].lower()}); run the evaluation again") from None

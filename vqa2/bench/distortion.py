@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge, MinLen
 
-from vqa2.bench._items import Breakdowns, Grade, Item, Marks, errors, shorten
+from vqa2.bench._items import Breakdowns, Grade, Item, Marks, check_file, errors, shorten
 from vqa2.bench._parse import name_in
 from vqa2.bench._rows import query_of, rows_of
 from vqa2.core.config import register
@@ -27,11 +27,13 @@ _BREAKDOWNS: Breakdowns = {
 
 @register("benchmark", "distortion")
 class Distortion:
-    """`files`: instruction rows under `root` with the tags `distortion` and `variant`. `spatial`, `temporal`: the names
+    """`files`: instruction rows under `root` with the tags `distortion` and `variant`; `prepare`: the command that gets
+    them. `spatial`, `temporal`: the names
     that a row's question chooses from (chance is one over their number); replies are read against all of them."""
 
     label: str
     root: str
+    prepare: str | None
     files: Annotated[tuple[str, ...], MinLen(1)]
     spatial: Annotated[tuple[str, ...], MinLen(1)]
     temporal: Annotated[tuple[str, ...], MinLen(1)]
@@ -45,6 +47,8 @@ class Distortion:
 
     def items(self) -> list[Item]:
         """One item per row. DataError for a distortion that is neither spatial nor temporal."""
+        for path in self.inputs():
+            check_file(path, self.prepare)
         return [self._item(file, row) for file in self.files for row in rows_of(Path(self.root), file, _TAGS)]
 
     def grade(self, item: Item, text: str) -> Grade:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from vqa2.bench._choice_records import Choice, Form, read_choices
-from vqa2.bench._items import Grade, Item, Marks, errors, shorten
+from vqa2.bench._items import Grade, Item, Marks, check_file, errors, shorten
 from vqa2.bench._parse import letter
 from vqa2.core.config import register
 from vqa2.core.prompts import LETTERS, closed_prompt
@@ -23,10 +23,12 @@ _QBENCH = "Choose between one of the options as follows:"
 
 @register("benchmark", "multiple_choice")
 class MultipleChoice:
-    """`file` in the given `form`; `media_root`: folder of its images. `prompt`: Q-Bench's own wording, or `plain`,
+    """`file` in the given `form`; `media_root`: folder of its images; `prepare`: the command that gets both, null where
+    there is none. `prompt`: Q-Bench's own wording, or `plain`,
     which asks for the letter. `published_n`: questions behind published figures, null where nothing is published."""
 
     label: str
+    prepare: str | None
     file: str
     media_root: str
     form: Form
@@ -42,6 +44,7 @@ class MultipleChoice:
 
     def items(self) -> list[Item]:
         """One item per question, in the order of the file."""
+        check_file(Path(self.file), self.prepare)
         return [self._item(c) for c in read_choices(Path(self.file), Path(self.media_root), self.form)]
 
     def report(self, items: Sequence[Item], answers: Sequence[Answer], predictor: str) -> Report:
@@ -92,7 +95,14 @@ class MultipleChoice:
         if self.prompt == "qbench":
             options = "".join(f"{name}. {option}\n" for name, option in zip(LETTERS, choice.options))
             question = f"<video>\n{choice.text}\n{_QBENCH}\n{options}"
-        query = Query(id=choice.id, path=choice.path, second=choice.second, kind="image", question=question)
+        query = Query(
+            id=choice.id,
+            path=choice.path,
+            second=choice.second,
+            pristine=choice.second is not None,
+            kind="image",
+            question=question,
+        )
         target = {
             "axes": dict(choice.axes),
             "options": choice.options,

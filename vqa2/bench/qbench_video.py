@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 
 from vqa2.bench import _judge, _judge_rules
-from vqa2.bench._items import Breakdowns, Grade, Item, Marks, errors, shorten
+from vqa2.bench._items import Breakdowns, Grade, Item, Marks, check_file, errors, shorten
 from vqa2.bench._judge import Judge, OpenAnswer, Verdict
 from vqa2.bench._judge_rules import Vocabulary
 from vqa2.bench._parse import letter, option
@@ -32,13 +32,15 @@ _ROUNDS = 5
 
 @register("benchmark", "qbench_video")
 class QBenchVideo:
-    """`file`: the JSON in the released form; `video_root`: folder of the videos it names. `pairs`: questions about two
+    """`file`: the JSON in the released form; `video_root`: folder of the videos it names; `prepare`: the command that
+    gets both. `pairs`: questions about two
     videos. `prompt`: whose wording; `reply`: how `plain` asks closed questions. Open answers are graded by `judge`, or
     by word rules where `vocabulary` is set and the judge is none (the embedded benchmark only), else not at all.
     `reference_keys`: where an open reference may stand, first match. `published_n`: questions behind published figures,
     null where nothing is published."""
 
     label: str
+    prepare: str | None
     file: str
     video_root: str
     pairs: Literal["exclude", "include"]
@@ -64,6 +66,7 @@ class QBenchVideo:
             raise ConfigError(
                 f"{self.label}.pairs: prompt=vqa2 is worded for one video; use official, plain or exclude"
             )
+        check_file(Path(self.file), self.prepare)
         read = self._read()
         if not read.kept:
             raise DataError(f"{self.file}: no single-video question among {len(read.excluded)} records")
@@ -237,6 +240,8 @@ class QBenchVideo:
             found.append("answers are withheld")
         if self.prompt == "plain":
             found.append("prompt=plain is not a published prompt")
+        if self.prompt == "official":
+            found.append("frames are those the predictor takes, published with 16 a video, 8 each of a pair")
         if failed:
             found.append(f"{failed} questions not answered or not graded")
         if not self.judge.named():

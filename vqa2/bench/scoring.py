@@ -13,7 +13,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from vqa2.bench._items import Item, errors
+from vqa2.bench._items import Item, check_file, errors
 from vqa2.bench._rows import query_of, rows_of
 from vqa2.bench._summary import Point
 from vqa2.core.config import register
@@ -28,7 +28,7 @@ _GROUPED = ("SRCC", "PLCC raw")
 class Scoring:
     """`file`: instruction rows with MOS under `root`; the row's question (with its stall text) is what is asked.
 
-    `prepare`: the command that makes the file, null where there is none. `where`: tags a row must have, for sets with
+    `prepare`: the command that gets the file, null where there is none. `where`: tags a row must have, for sets with
     several rows a clip. `without`: instruction sets (any path) whose clips are left out: what a model was trained on.
     `groups`: tags to break correlations down by. `published_n`: how many items the published figures are on, null where
     nothing is published.
@@ -53,8 +53,7 @@ class Scoring:
     def items(self) -> list[Item]:
         """One item per row. DataError for a row without MOS, or with one outside 0-100."""
         root = Path(self.root)
-        if self.prepare is not None and not (root / self.file).is_file():
-            raise DataError(f"{root / self.file}: no such file; make it with `{self.prepare}`")
+        check_file(root / self.file, self.prepare)
         rows = rows_of(root, self.file, (*self.groups, *self.where))
         rows = [r for r in rows if all(r.tags[tag] == value for tag, value in self.where.items())]
         made = []

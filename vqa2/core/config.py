@@ -93,8 +93,10 @@ def _adapter(cls: type) -> TypeAdapter:
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """` (did you mean 'x'?); known: a, b` for an error line."""
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    """` (did you mean 'x'?); known: a, b` for an error line. A word that resembles none may be the end or a piece of
+    one (`2` of `vqa2-2`)."""
+    holding = sorted((k for k in known if word and str(word) in k), key=lambda k: (not k.endswith(str(word)), len(k)))
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5) or holding
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{hint}; known: {', '.join(known)}"
 

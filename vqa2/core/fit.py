@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit
-from scipy.special import expit
+import scipy
 
 PARAMETERS = 4
 
@@ -22,7 +21,7 @@ class NoFit(Exception):
 
 def logistic4(x: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
     """The curve above, elementwise."""
-    return bottom + (top - bottom) * expit((x - middle) / abs(width))
+    return bottom + (top - bottom) * scipy.special.expit((x - middle) / abs(width))
 
 
 def map_logistic4(predicted: Sequence[float], target: Sequence[float]) -> tuple[np.ndarray, str]:
@@ -39,8 +38,8 @@ def map_logistic4(predicted: Sequence[float], target: Sequence[float]) -> tuple[
     try:
         with warnings.catch_warnings():
             # Only the curve is used, so that an undetermined covariance (a perfect or saturated fit) does not matter.
-            warnings.simplefilter("ignore", OptimizeWarning)
-            found, _ = curve_fit(logistic4, z, y, p0=[y.max(), y.min(), 0.0, 0.25], maxfev=20_000)
+            warnings.simplefilter("ignore", scipy.optimize.OptimizeWarning)
+            found, _ = scipy.optimize.curve_fit(logistic4, z, y, p0=[y.max(), y.min(), 0.0, 0.25], maxfev=20_000)
     except RuntimeError:
         raise NoFit("the logistic fit did not converge") from None
     mapped = logistic4(z, *found)

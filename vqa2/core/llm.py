@@ -103,7 +103,8 @@ class Price:
 
 
 class Backend(Protocol):
-    """What answers. `identity` is every setting that can change an answer and enters the cache's key."""
+    """What answers. `identity` is every setting that can change an answer and enters the cache's key; where its `media`
+    is `file`, agents send `{"type": "file", "path", "kind", "content"}` in place of frames."""
 
     identity: dict[str, Any]
     concurrency: int

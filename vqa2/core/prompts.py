@@ -39,6 +39,12 @@ def closed_prompt(question: str, answers: Sequence[str], reply: str) -> str:
     return f"<video>\n{question}\n{options}\n{INSTRUCTION[reply]}"
 
 
+def one_turn(system: str, user: str, *, see: bool) -> str:
+    """System and user text in one question, for models of ours, which have no system turn of their own."""
+    mark, told = "<video>\n" if see else "", f"{system}\n\n" if system else ""
+    return mark + told + user
+
+
 def open_prompt(question: str) -> str:
     """A question answered in free text."""
     return f"<video>\n{question}"

@@ -111,13 +111,15 @@ class Instruction:
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring; `second` is the
-    other clip of a question about two. A question may hold the marks of vqa2/core/prompts.py for numbers of frames."""
+    other clip of a question about two, or where `pristine`, the undistorted original of `path`. A `text` question has
+    no clip. A question may hold the marks of vqa2/core/prompts.py for numbers of frames."""
 
     id: str
     path: Path
     kind: Kind
     question: str | None = None
     second: Path | None = None
+    pristine: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from vqa2.core.fit import NoFit, map_logistic4
 from vqa2.core.records import Metric
@@ -43,15 +43,15 @@ def acr_to_score01(acr: float) -> float:
 
 
 def _srcc(x: np.ndarray, y: np.ndarray) -> float:
-    return float(stats.spearmanr(x, y).statistic)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def _plcc(x: np.ndarray, y: np.ndarray) -> float:
-    return float(stats.pearsonr(x, y).statistic)
+    return float(scipy.stats.pearsonr(x, y).statistic)
 
 
 def _krcc(x: np.ndarray, y: np.ndarray) -> float:
-    return float(stats.kendalltau(x, y).statistic)
+    return float(scipy.stats.kendalltau(x, y).statistic)
 
 
 def _rmse(x: np.ndarray, y: np.ndarray) -> float:

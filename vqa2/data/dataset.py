@@ -29,10 +29,16 @@ def load_rows(root: Path, sets: dict[str, float], split: str, seed: int) -> list
         found = read_jsonl(path, Instruction)
         if not found:
             raise DataError(f"{path}: holds no rows")
-        whole, part = divmod(share, 1)
-        rows += found * int(whole)
-        rows += [found[i] for i in rng.permutation(len(found))[: round(part * len(found))]]
+        whole, sample = drawn(len(found), share, rng)
+        rows += found * whole
+        rows += [found[i] for i in sample]
     return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def drawn(count: int, share: float, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    """How often `count` rows enter a mixture whole, and the places of those that a fraction of `share` adds."""
+    whole, part = divmod(share, 1)
+    return int(whole), rng.permutation(count)[: round(part * count)]
 
 
 def as_dataset(rows: Sequence[Instruction]) -> Dataset:

@@ -10,6 +10,7 @@ before the container's frame count is an error, not a short clip; a deadline bou
 """
 
 import json
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typing import Annotated, Literal
 import av
 import numpy as np
 from annotated_types import Ge, Gt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, MediaError
@@ -66,6 +67,19 @@ def thinned(video: Video, keep: int) -> Video:
     second = np.searchsorted(index, video.motion_second, side="right") - 1
     dropped = video.dropped + len(video.key) - keep
     return replace(video, key=video.key[index], key_times=video.key_times[index], motion_second=second, dropped=dropped)
+
+
+def seconds(video: Video, multiple: int) -> list[Video]:
+    """Each second, its key frame and a multiple of motion frames, as a clip of its own; one with fewer is left out."""
+    made = []
+    for number in range(len(video.key)):
+        (index,) = np.nonzero(video.motion_second == number)
+        index = index[: len(index) // multiple * multiple]
+        if len(index):
+            key, times = video.key[number : number + 1], np.arange(len(index)) / video.fps
+            zeros = np.zeros_like(index)
+            made.append(Video(key, video.motion[index], np.zeros(1), times, zeros, video.fps, video.path))
+    return made
 
 
 @dataclass(frozen=True)
@@ -141,10 +155,7 @@ def native_frames(path: Path, kind: Kind) -> Iterator[np.ndarray]:
 def thumbnail(path: Path, kind: Kind, size: int) -> Image.Image:
     """The first frame, at most `size` px on its longer side."""
     _check_file(path)
-    if kind == "image":
-        image = Image.open(path).convert("RGB")
-    else:
-        image = Image.fromarray(next(_open_pyav(path).frames))
+    image = Image.fromarray(_still(path) if kind == "image" else next(_open_pyav(path).frames))
     image.thumbnail((size, size))
     return image
 
@@ -186,14 +197,23 @@ def _decode(path: Path, key_size: Size, motion_size: Size, video: VideoSpec, che
 def _still(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as err:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):
+                # Pillow's own conversion cuts off at 255: nearly all of the picture would be white.
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise MediaError(path, "pixels of 32 bits, whose white is not known; store 8 or 16 bits")
+            return np.asarray(image.convert("RGB"))
+    except MediaError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as err:
+        # What Pillow's readers raise on broken files and on more than 179 megapixels.
         raise MediaError(path, f"not a readable image ({type(err).__name__})") from None
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise MediaError(path, "no such file")
+        raise MediaError(path, "a folder, not a file" if path.is_dir() else "no such file")
     if path.stat().st_size == 0:
         raise MediaError(path, "empty file (0 bytes)")
 

@@ -42,4 +42,4 @@ def _cell(metric: Metric) -> str:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, "experts")

@@ -93,15 +93,15 @@ def measure(
     pool: Pool, items: Sequence[Rated], kept: Path, advance: Callable[[int, int], None]
 ) -> dict[str, list[Reading]]:
     """Readings of every usable no-reference expert on every media, by expert, in the order of `items`."""
-    known = _known(kept)
-    names = [n for n in pool.experts if not pool.info(n).reference and not pool.info(n).prompt]
+    known = {key: r for key, r in _known(kept).items() if r.failure not in ("timeout", "crash", "budget")}
+    names = _asked(pool)
     found: dict[str, list[Reading]] = {name: [] for name in names}
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a", encoding="utf-8") as handle:
         for done, item in enumerate(items):
             content = files_hash([item.media.path]) if item.media.path.is_file() else ""
             keys = {name: f"{pool.subject(name).identity}/{content}" for name in names}
-            # One media after the other: experts share its decoded frames.
+            # One media after the other: experts share its decoded frames. A machine's failure is asked again.
             for reading in pool.run([n for n in names if (n, keys[n]) not in known], item.media, None, None, None):
                 raw = replace(reading, score=None, outside=0.0)
                 if raw.failure == "uncalibrated":
@@ -114,9 +114,31 @@ def measure(
     return found
 
 
+def recorded(pool: Pool, items: Sequence[Rated], kept: Path) -> dict[str, list[Reading]]:
+    """What `measure` gave before, failures of the machine included; no expert runs. DataError where a reading is not
+    there."""
+    known, found = _known(kept), {}
+    contents = [files_hash([i.media.path]) if i.media.path.is_file() else "" for i in items]
+    for name in _asked(pool):
+        keys = [(name, f"{pool.subject(name).identity}/{content}") for content in contents]
+        missing = sum(key not in known for key in keys)
+        if missing:
+            raise DataError(
+                f"{kept}: no reading by {name} of {missing} of {len(items)} clips; several processes ask no "
+                f"expert, so run `python -m vqa2.experts` on them first (root, fit, fit_limit={len(items)})"
+            )
+        found[name] = [known[key] for key in keys]
+    return found
+
+
+def _asked(pool: Pool) -> list[str]:
+    """The experts that rated media alone suffice for."""
+    return [n for n in pool.experts if not pool.info(n).reference and not pool.info(n).prompt]
+
+
 def _known(kept: Path) -> dict[tuple[str, str], Reading]:
-    """What was read before; a line that a killed run left unfinished is dropped. Failures of the machine (time, crash)
-    are asked again."""
+    """What was read before, the newest of each; a line that a killed run left unfinished is dropped. Failures of the
+    machine (time, crash) are among it."""
     adapter, known = TypeAdapter(Reading), {}
     for line in kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []:
         try:
@@ -125,8 +147,7 @@ def _known(kept: Path) -> dict[tuple[str, str], Reading]:
             continue
         key = values.pop("key")
         reading = adapter.validate_python(values)
-        if reading.failure not in ("timeout", "crash", "budget"):
-            known[reading.expert, key] = reading
+        known[reading.expert, key] = reading
     return known
 
 

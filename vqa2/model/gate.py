@@ -78,11 +78,12 @@ class Gate(nn.Module):
         self.std.copy_(features.std(0, correction=0).clamp(min=1e-6))
 
     def forward(self, features: Tensor) -> Routed:
-        """Features `[B,D]` -> Routed."""
-        seen = self.trunk((features - self.mean) / self.std)
+        """Features `[B,D]` -> Routed. Logits and statistics stay in float32 where an engine halves the weights."""
+        standard = (features.float() - self.mean.float()) / self.std.float()
+        seen = self.trunk(standard.to(self.spread.weight.dtype))
         # Of the order of ten MOS points at the start; the exponential keeps it positive.
-        uncertainty = 10 * self.spread(seen).squeeze(-1).exp()
-        return Routed(self.experts(seen), self.types(seen), uncertainty)
+        uncertainty = 10 * self.spread(seen).float().squeeze(-1).exp()
+        return Routed(self.experts(seen).float(), self.types(seen).float(), uncertainty)
 
 
 def share(logits: Tensor, top_k: int, allowed: Tensor) -> Tensor:
@@ -103,24 +104,28 @@ def fuse(weights: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     return (held * scores.nan_to_num()).sum(-1) / total.clamp(min=1e-9), total > 0
 
 
-def balance(logits: Tensor, weights: Tensor) -> Tensor:
-    """E times the sum over experts of (share of the chosen places x mean probability): 1 where all experts are used
-    alike, E where one takes all. The gradient runs through the probabilities."""
+def places(weights: Tensor) -> Tensor:
+    """`[E]`: how many of the B clips each expert takes; a clip counts evenly for the experts chosen for it."""
     chosen = (weights > 0).float()
-    places = (chosen / chosen.sum(-1, keepdim=True)).mean(0)
-    return logits.shape[-1] * (places * logits.softmax(-1).mean(0)).sum()
+    return (chosen / chosen.sum(-1, keepdim=True)).sum(0)
+
+
+def balance(logits: Tensor, used: Tensor) -> Tensor:
+    """Load balancing, summed over the clips: E times the share `used [E]` that each expert takes of all clips times its
+    probability on a clip. On average 1 where all experts are used alike, E where one takes all. The gradient runs
+    through the probabilities."""
+    return logits.shape[-1] * (used * logits.softmax(-1)).sum()
 
 
 def loss(routed: Routed, weights: Tensor, scores: Tensor, mos: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Smooth L1 of the fused score against MOS in units of `beta` MOS points, and the Laplace likelihood of the errors
-    under the uncertainty (the fused score is a constant there). Clips without a score are left out."""
+    """Both summed over the clips with a score: smooth L1 of the fused score against MOS in units of `beta` MOS points,
+    and the Laplace likelihood of the errors under the uncertainty (the fused score is a constant there)."""
     fused, scored = fuse(weights, scores)
     off = (fused - mos)[scored] / beta
     expected = routed.uncertainty[scored]
     error = (off * beta).detach().abs()
-    count = max(1, len(off))
     value = functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="sum")
-    return value / count, (error / expected + expected.log()).sum() / count
+    return value, (error / expected + expected.log()).sum()
 
 
 def save(gate: Gate, card: GateCard, folder: Path) -> None:

@@ -220,6 +220,15 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
         """See `VQA2Model.embed`."""
         return self.model.embed(input_ids, **media)
 
+    def seen(self, input_ids: Tensor, attention_mask: Tensor, **media: Tensor) -> Tensor:
+        """What the model sees of each clip: the mean `[B,D]` of its last hidden states over the row's visual and motion
+        tokens, in float32."""
+        states = self.model.language_model(
+            inputs_embeds=self.embed(input_ids, **media), attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        slots = (input_ids == self.config.video_token_index) | (input_ids == self.config.motion_token_index)
+        return torch.stack([row[chosen].float().mean(0) for row, chosen in zip(states, slots)])
+
     def encode(self, media: Mapping[str, Tensor], clean: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """See `VQA2Model.encode`."""
         return self.model.encode(media, clean)

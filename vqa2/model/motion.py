@@ -123,6 +123,8 @@ class MotionTower(nn.Module):
         self.feature_extraction = nn.ModuleList(_FastOnly(b) for b in blocks)
         self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
         self.train_batchnorm = False
+        # Set on a model in eval mode that all processes run together, step by step (GRPO's reference).
+        self.in_step = False
         # The library's switch: gradient_checkpointing_enable() sets it, and the function beside it.
         self.gradient_checkpointing = False
 
@@ -217,7 +219,7 @@ class MotionTower(nn.Module):
     def _blank_passes(self, done: int, device: torch.device) -> int:
         """Under ZeRO-3, processes gather a block's weights together each time it runs, so they must run it equally
         often: how many blank clips a process with fewer lengths or shorter clips has to see after its own `done`."""
-        if not (self.training and is_deepspeed_zero3_enabled()):
+        if not ((self.training or self.in_step) and is_deepspeed_zero3_enabled()):
             return 0
         most = torch.tensor(done, device=device)
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)

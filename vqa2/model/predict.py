@@ -7,13 +7,16 @@ Nothing is generated.
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.prompts import with_counts
@@ -21,14 +24,15 @@ from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
 from vqa2.data.ahead import Ahead, Reader
-from vqa2.data.video import Video, VideoSpec
-from vqa2.model.processing import END, PAD, level_ids
+from vqa2.data.video import Video, VideoSpec, seconds
+from vqa2.model.modeling import VQA2Config
+from vqa2.model.processing import END, PAD, VQA2Processor, level_ids
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-_Laid = tuple[Query, list[int], Video]
-"""A question with its ids and its clip."""
+_Laid = tuple[Query, list[int], Video | None]
+"""A question with its ids and its clip; a text question has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +66,18 @@ class ModelPredictor:
 
     @classmethod
     def load(cls, folder: Path, inference: Inference) -> "ModelPredictor":
-        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without one."""
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder}: no trained model here (a folder with config.json is needed)")
+        """A saved model, on this process's GPU where `device` is cuda. ConfigError for a folder without a whole one."""
+        _check_folder(folder)
+        if inference.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device: cuda is asked for but no GPU is visible; use cpu")
+        disable_progress_bar()  # of the weights: a line of its own for each model, in every log
         device = f"cuda:{local_rank()}" if inference.device == "cuda" else inference.device
-        model = AutoModelForImageTextToText.from_pretrained(folder).to(device)
-        checkpoint = _hash(*sorted(p for p in folder.iterdir() if p.is_file()))
-        return cls(model.eval(), AutoProcessor.from_pretrained(folder), str(folder), checkpoint, inference)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder)
+        except (OSError, ValueError, SafetensorError) as err:
+            raise ConfigError(f"{folder}: the model is not whole ({err})") from None
+        return cls(model.eval().to(device), processor, str(folder), checkpoint_of(folder), inference)
 
     def plan(self, queries: Sequence[Query]) -> None:
         """Tells what will be asked, in order, so that clips can be decoded ahead."""
@@ -84,6 +93,15 @@ class ModelPredictor:
         """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
         return self._each(queries, self.processor.score_prefix, self._score)
 
+    @torch.inference_mode()
+    def score_seconds(self, query: Query) -> list[Answer]:
+        """`score` of each second of a clip by itself, in order, as one batch. MediaError for an unreadable file."""
+        parts = seconds(self._read(query), self.inference.video.frame_multiple)
+        if not parts:
+            raise MediaError(query.path, f"no second has {self.inference.video.frame_multiple} frames")
+        asked, begun = self.processor.score_question, self.processor.score_prefix
+        return self._score([(query, *self._prompt(query, asked, part, begun)) for part in parts])
+
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; what cannot be read gives an Answer with `error`."""
         for query in queries:
@@ -95,13 +113,14 @@ class ModelPredictor:
     def _each(self, queries: Sequence[Query], begun: str, work: Callable[[list[_Laid]], list[Answer]]) -> list[Answer]:
         """`work` on all queries whose clip can be read and whose text fits; the others get their reason."""
         failed, good = {}, []
-        for query in queries:
+        for query, read in zip(queries, self._shown(queries)):
+            if isinstance(read, MediaError):
+                failed[query.id] = Answer(id=query.id, error=read.reason)
+                continue
             try:
                 asked = query.question or self.processor.score_question
-                ids, video = self._prompt(query, asked, self._read(query), begun)
+                ids, video = self._prompt(query, asked, read, begun)
                 good.append((query, ids, video))
-            except MediaError as err:
-                failed[query.id] = Answer(id=query.id, error=err.reason)
             except DataError as err:
                 failed[query.id] = Answer(id=query.id, error=str(err))
         made = {a.id: a for a in work(good)} if good else {}
@@ -120,15 +139,11 @@ class ModelPredictor:
 
     @torch.inference_mode()
     def hidden(self, query: Query) -> torch.Tensor:
-        """Mean `[D]` of the last hidden states over the visual and motion tokens of the scoring prompt, in float32 on
-        the CPU. One clip a pass, so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = self._prompt(query, self.processor.score_question, self._read(query), "")
+        """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
+        so that no neighbor's padding moves it. MediaError for an unreadable file."""
+        ids, video = prompt_of(self.processor, self.processor.score_question, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
-        embeds = self.model.embed(prompt, **self._media([video]))
-        states = self.model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
-        config = self.model.config
-        seen = (prompt[0] == config.video_token_index) | (prompt[0] == config.motion_token_index)
-        return states[seen].float().mean(0).cpu()
+        return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 
     def _reply_logprob(self, first, reply: str) -> float:
         tokenizer = self.processor.tokenizer
@@ -139,15 +154,19 @@ class ModelPredictor:
         logits = torch.cat((first.logits, rest), 1)[0].float().log_softmax(-1)
         return logits.gather(1, tail[0, :, None]).sum().item()
 
-    def _read(self, query: Query) -> Video:
-        return self._clips.read(query)
+    def _read(self, query: Query) -> Video | None:
+        (read,) = self._shown([query])
+        if isinstance(read, MediaError):
+            raise read
+        return read
 
-    def _prompt(self, query: Query, question: str, video: Video, begun: str) -> tuple[list[int], Video]:
-        """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
-        video = self.processor.fit((Turn(user=question, assistant=""),), video, query.id)
-        first = len(video.key) if video.second_from is None else int((video.key_times < video.second_from).sum())
-        turns = (Turn(user=with_counts(question, len(video.key), first, len(video.motion)), assistant=""),)
-        ids = self.processor.example(turns, video, query.id).input_ids
+    def _shown(self, queries: Sequence[Query]) -> list[Video | MediaError | None]:
+        """What each query shows; None where it is text alone."""
+        read = iter(self._clips.read([q for q in queries if q.kind != "text"]))
+        return [None if q.kind == "text" else next(read) for q in queries]
+
+    def _prompt(self, query: Query, question: str, video: Video | None, begun: str) -> tuple[list[int], Video | None]:
+        ids, video = prompt_of(self.processor, question, video, query.id)
         return ids + self.processor.tokenizer.encode(begun, add_special_tokens=False), video
 
     def _inputs(self, items: Sequence[_Laid]) -> dict[str, torch.Tensor]:
@@ -157,9 +176,9 @@ class ModelPredictor:
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for _, p, _ in items], device=self.device)
         return {"input_ids": ids, "attention_mask": mask, **self._media([video for _, _, video in items])}
 
-    def _media(self, videos: Sequence[Video]) -> dict[str, torch.Tensor]:
+    def _media(self, videos: Sequence[Video | None]) -> dict[str, torch.Tensor]:
         dtype = self.model.dtype
-        media = self.processor.media(videos)
+        media = self.processor.media([video for video in videos if video is not None])
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in media.items()}
 
     def _score(self, items: Sequence[_Laid]) -> list[Answer]:
@@ -168,7 +187,7 @@ class ModelPredictor:
         logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
         levels = logits[:, self._levels].float().softmax(-1).tolist()
         return [
-            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=video.dropped)
+            Answer(id=query.id, score01=level_score(row), levels=tuple(row), dropped_key_frames=_dropped(video))
             for (query, _, video), row in zip(items, levels)
         ]
 
@@ -179,9 +198,25 @@ class ModelPredictor:
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=False)
         texts = [text.split(END)[0].replace(PAD, "").strip() for text in texts]
         return [
-            Answer(id=query.id, text=text, dropped_key_frames=video.dropped)
+            Answer(id=query.id, text=text, dropped_key_frames=_dropped(video))
             for (query, _, video), text in zip(items, texts)
         ]
+
+
+def _dropped(video: Video | None) -> int:
+    return 0 if video is None else video.dropped
+
+
+def prompt_of(
+    processor: VQA2Processor, question: str, video: Video | None, where: str
+) -> tuple[list[int], Video | None]:
+    """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
+    fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
+    if fitted is not None:
+        keys, motion = len(fitted.key), len(fitted.motion)
+        first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
+        question = with_counts(question, keys, first, motion)
+    return processor.example((Turn(user=question, assistant=""),), fitted, where).input_ids, fitted
 
 
 def kind_of(path: Path) -> Kind:
@@ -190,15 +225,34 @@ def kind_of(path: Path) -> Kind:
 
 
 def media_files(target: Path) -> list[Path]:
-    """A file, or every file of a folder (not hidden, sorted). ConfigError for nothing to score."""
+    """A file, or every file of a folder and of the folders in it (not hidden, sorted). ConfigError for nothing to
+    score."""
     if target.is_file():
         return [target]
     if not target.is_dir():
         raise ConfigError(f"{target}: no such file or folder")
-    files = sorted(p for p in target.iterdir() if p.is_file() and not p.name.startswith("."))
+    inside = sorted((p, p.relative_to(target).parts) for p in target.rglob("*") if p.is_file())
+    files = [path for path, parts in inside if not any(part.startswith(".") for part in parts)]
     if not files:
-        raise ConfigError(f"{target}: the folder is empty")
+        raise ConfigError(f"{target}: no files in this folder")
     return files
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{folder}: no trained model here (a folder with config.json is needed); name another, or train one "
+            "(`make demo`, `python train.py stage=scoring`)"
+        ) from None
+    if kind != VQA2Config.model_type:
+        raise ConfigError(f"{folder}: a model of type {kind}, not {VQA2Config.model_type}; see vqa2 convert")
+
+
+def checkpoint_of(folder: Path) -> str:
+    """A hash of everything that a model folder holds but its card, to which results are added later."""
+    return _hash(*sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"))
 
 
 def _hash(*paths: Path) -> str:

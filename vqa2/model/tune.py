@@ -55,8 +55,11 @@ class Tune:
         for part, policy in self.parts.items():
             if policy != "frozen" and part not in self.lr:
                 raise ConfigError(f"stage.tune.lr.{part}: required, because stage.tune.parts.{part} is {policy}")
-        if all(p == "frozen" for p in self.parts.values()):
-            raise ConfigError("stage.tune.parts: every part is frozen, nothing would train")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no part trains."""
+        return all(policy == "frozen" for policy in self.parts.values())
 
 
 def part_of(name: str) -> str:
@@ -68,7 +71,10 @@ def part_of(name: str) -> str:
 
 
 def apply_policy(model: nn.Module, tune: Tune) -> None:
-    """Sets `requires_grad` by the policy and injects LoRA in place; see `merged_state` for the way back."""
+    """Sets `requires_grad` by the policy and injects LoRA in place; see `merged_state` for the way back. ConfigError
+    where nothing would train."""
+    if tune.frozen:
+        raise ConfigError("stage.tune.parts: every part is frozen, nothing would train")
     lora_parts = [part for part, policy in tune.parts.items() if policy == "lora"]
     if lora_parts:
         targets = [

@@ -1,6 +1,7 @@
 """The learned router's gate as the agents know it (`Gate` of vqa2/agents/world.py)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,15 @@ class LearnedGate:
         self._gate, self._card, self._eyes = gate, card, eyes
         weights = {name: value.tolist() for name, value in gate.state_dict().items()}
         self.name = f"gate {fingerprint([weights, card.checkpoint, card.better, card.best, eyes.fingerprint])}"
+
+    @property
+    def stands_back(self) -> bool:
+        """Whether one expert was better in validation."""
+        return not self._card.better
+
+    def insisting(self) -> "LearnedGate":
+        """The same gate, which decides all the same."""
+        return LearnedGate(self._gate, replace(self._card, better=True), self._eyes)
 
     @torch.inference_mode()
     def __call__(self, path: Path, kind: Kind, experts: Sequence[str]) -> dict[str, Any]:

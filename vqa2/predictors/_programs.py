@@ -41,9 +41,16 @@ class ProgramPredictor:
     def _answer(self, query: Query, want: Literal["score", "answer"], field: str) -> Answer:
         if want == "answer" and query.question is None:
             raise ConfigError(f"{query.id}: a question is needed to answer")
-        if query.second is not None:
+        if query.second is not None and not query.pristine:
             return Answer(id=query.id, error=f"the {self.name} takes one clip, the question is about two")
-        asked = Asked(id=query.id, path=query.path, kind=query.kind, question=query.question, want=want)
+        asked = Asked(
+            id=query.id,
+            path=query.path,
+            kind=query.kind,
+            question=query.question,
+            want=want,
+            reference=query.second,
+        )
         result = self.trace(asked)[0].result
         if "error" in result:
             return Answer(id=query.id, error=result["error"])

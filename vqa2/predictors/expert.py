@@ -16,6 +16,7 @@ from vqa2.core.records import Answer, Query
 from vqa2.core.run import fingerprint
 from vqa2.experts.base import Expert as Tool
 from vqa2.experts.base import Info, Media, NotApplicable, applicable
+from vqa2.predictors.constant import missing
 
 _ENDS = 6.0
 """Ends of the nominal range on the logistic curve: scores 0.0025 and 0.9975."""
@@ -48,6 +49,9 @@ class ExpertPredictor:
         return [Answer(id=q.id, error="a quality tool scores; it cannot answer questions") for q in queries]
 
     def _score(self, query: Query) -> Answer:
+        gone = missing(query)
+        if gone is not None:
+            return gone
         media = Media(path=query.path, kind=query.kind, id=query.id)
         reason = applicable(self._info, media, None, None)
         if reason:

@@ -10,9 +10,10 @@ from typing import Any
 
 from vqa2.core.config import register
 from vqa2.core.prompts import REASON_QUESTION
-from vqa2.core.records import Answer, Predictor, Query
+from vqa2.core.records import Answer, Query
 from vqa2.core.run import fingerprint
 from vqa2.core.scale import acr_to_score01
+from vqa2.model.predict import ModelPredictor
 from vqa2.predictors.model import Model
 from vqa2.rewards._answer import read_answer
 
@@ -29,12 +30,20 @@ class Reasoning(Model):
 
 
 class ReasoningPredictor:
-    """Any predictor that writes completions, as a scorer. Questions pass through to it. `provenance`: what it is, for
-    result files."""
+    """A model that writes completions, as a scorer. Questions pass through to it. `provenance`: what it is, for result
+    files."""
 
-    def __init__(self, inner: Predictor, fingerprint: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, inner: ModelPredictor, fingerprint: str, provenance: Mapping[str, Any]) -> None:
         self.name, self.fingerprint, self._inner = f"{inner.name} (reasoning)", fingerprint, inner
         self.provenance = dict(provenance)
+
+    def plan(self, queries: Sequence[Query]) -> None:
+        """As the model's: its clips are decoded ahead."""
+        self._inner.plan(queries)
+
+    def length(self, query: Query) -> int:
+        """As the model's."""
+        return self._inner.length(query)
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 and the whole completion as `text`. A query that tells stalls fails: the prompt has no place for

@@ -18,12 +18,14 @@ Departs from the released code in every variant:
   same under `normalize_then_sum`);
 - regression has no factor 0.8 for few decimals (see regression.py), which in the release also bars such answers from
   the bonus;
-- unreadable perturbed answers are left out (failing to answer is no sign of having seen the order; the release draws a
-  random answer); with none readable the reward is not applicable. Unreadable clean answers count as 0;
+- unreadable answers are left out of the comparison on both sides (failing to answer is no sign of having seen the
+  order; the release draws a random answer); with no readable perturbed answer the reward is not applicable, with no
+  readable clean one nothing is earned;
 - without opponents (one prompt) `fixed` and `release_nov` use regression alone, and `paper_aug` is not applicable;
 - all G perturbed rollouts share one perturbation (one prefill); the release draws one for each.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -70,10 +72,14 @@ class Temporal:
         prompt_id: list[str],
         target: list[float | None],
         perturbed: list[str | None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
         **_: object,
     ) -> Values:
         """0, `bonus` or (`release_nov`) twice that per completion; None where the clip has no perturbed copy (stills,
-        prompts that ask for no rating, or none was made)."""
+        prompts that ask for no rating, or none was made).
+
+        Logged: the share of clips whose clean group is strictly better in regression + ranking. To a model that does
+        not see the order of frames the two groups differ by chance, and it is about a half."""
         if perturbed is None:
             return [None] * len(completions)
         clean, disturbed = (
@@ -85,15 +91,22 @@ class Temporal:
         among = field if self.variant == "fixed" else field_off
         order_off = rank(disturbed, field_off, prompt_id, among, self.eps)
         out: Values = [None] * len(completions)
+        better: list[bool] = []
         for rows in group_rows(prompt_id).values():
-            readable = [k for k in rows if disturbed[k] is not None]
-            if not readable or target[rows[0]] is None:
+            own, off = ([k for k in rows if answers[k] is not None] for answers in (clean, disturbed))
+            if not off or target[rows[0]] is None:
                 continue
-            gap_near = _mean(near, rows) - _mean(near_off, readable)
-            ranked = order[rows[0]] is not None and order_off[readable[0]] is not None
-            gap_order = _mean(order, rows) - _mean(order_off, readable) if ranked else None
+            if not own:
+                out = [0.0 if k in rows else value for k, value in enumerate(out)]
+                continue
+            gap_near = _mean(near, own) - _mean(near_off, off)
+            ranked = order[own[0]] is not None and order_off[off[0]] is not None
+            gap_order = _mean(order, own) - _mean(order_off, off) if ranked else None
+            better.append(gap_near + (gap_order or 0.0) > 0)
             for k in rows:
                 out[k] = self._bonus(near[k], order[k], gap_near, gap_order)
+        if log_metric is not None and better:
+            log_metric("clean_better", float(np.mean(better)))
         return out
 
     def _bonus(self, near: float | None, order: float | None, gap_near: float, gap_order: float | None) -> float | None:

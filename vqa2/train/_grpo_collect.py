@@ -13,6 +13,7 @@ Shapes: P prompts, G completions per prompt, S = P·G.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from vqa2.core.records import Instruction
 from vqa2.core.scale import mos_to_acr
 from vqa2.train._grpo_inputs import Broken, choice_of, prompt_batch, take_clips
 from vqa2.train._grpo_log import Record
-from vqa2.train._rollout import Sampling, sample, uniforms, words
+from vqa2.train._rollout import Rollout, Sampling, sample_all, uniforms, words
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class MicroBatch:
         return [record for piece in self.pieces for record in piece.records]
 
 
+Encode = Callable[[dict[str, Any]], dict[str, Any]]
 Encoded = dict[tuple, dict[str, torch.Tensor]]
 """Clip -> what the towers make of it (see VQA2Model.encode)."""
 
@@ -66,53 +68,85 @@ def encode_once(model, media: dict[str, Any], names: Sequence[tuple], known: Enc
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Prompts to sample: their rows, collated batch, media as the towers see them, and key frames lost."""
+
+    rows: list[Instruction]
+    batch: dict[str, Any]
+    encoded: dict[str, Any]
+    dropped: int
+
+
+@dataclass(frozen=True)
 class Roller:
     """Samples the completions of collated micro-batches. `prepare` moves tensors to the device; `drop_clipped`:
-    completions that ran into the length limit do not enter the loss."""
+    completions that ran into the length limit do not enter the loss; `budget`: places of a decoding loop's cache."""
 
     tokenizer: Any
     drop_clipped: bool
     prepare: Callable[[dict[str, Any]], dict[str, Any]]
+    budget: int
 
     def __call__(
-        self, model, pair: dict[str, Any], key: tuple[int, ...], sampling: Sampling, known: Encoded
-    ) -> MicroBatch:
-        """`pair` is what `Pairs` collates; random numbers depend on `key` and the prompt. `known`: clips that the
-        towers have seen in this step; it grows."""
-        if pair["clean"] is None:
-            return MicroBatch([], pair["broken"], {}, 0)
-        batch = self.prepare(prompt_batch(pair["clean"]))
-        rows: list[Instruction] = batch.pop("rows")
-        dropped = batch.pop("dropped_key_frames")
-        encoded = encode_once(model, batch["media"], pair["names"], known)
-        numbers = uniforms((*key, 0), [r.id for r in rows], sampling)
-        rollout = sample(model, batch | {"media": encoded}, sampling, numbers)
-        perturbed: dict[str, list[str]] = {}
-        if pair["disturbed"] is not None:
-            other = self.prepare(prompt_batch(pair["disturbed"]))
-            ids = [row.id for row in other.pop("rows")]
-            del other["dropped_key_frames"]
-            other["media"] = model.encode(other["media"], encoded)
-            texts = words(sample(model, other, sampling, uniforms((*key, 1), ids, sampling)), self.tokenizer)
-            perturbed = {i: texts[n * sampling.num : (n + 1) * sampling.num] for n, i in enumerate(ids)}
-        mask = rollout.mask
+        self, model, pairs: Sequence[dict[str, Any]], key: tuple[int, ...], sampling: Sampling, known: Encoded
+    ) -> list[MicroBatch]:
+        """A micro-batch for each of `pairs` (what `Pairs` collates), clean and perturbed prompts of all of them decoded
+        together; random numbers depend on `key` and the prompt. `known`: clips that the towers have seen in this step;
+        it grows."""
+        clean = [self._asked(p["clean"], partial(encode_once, model, names=p["names"], known=known)) for p in pairs]
+        disturbed = [
+            self._asked(p["disturbed"], partial(model.encode, clean=c and c.encoded)) for p, c in zip(pairs, clean)
+        ]
+        asked = {(branch, k): a for branch, some in enumerate((clean, disturbed)) for k, a in enumerate(some) if a}
+        prompts = [a.batch | {"media": a.encoded} for a in asked.values()]
+        numbers = [uniforms((*key, branch), [r.id for r in a.rows], sampling) for (branch, _), a in asked.items()]
+        rollouts = dict(zip(asked, sample_all(model, prompts, numbers, sampling, self.budget), strict=True))
+        made = []
+        for k, (pair, own) in enumerate(zip(pairs, clean)):
+            pieces = []
+            if own is not None:
+                other = disturbed[k]
+                texts = {} if other is None else self._texts(other, rollouts[1, k], sampling.num)
+                pieces.append(self._piece(model, own, rollouts[0, k], texts, pair["modes"]))
+            made.append(MicroBatch(pieces, pair["broken"], pair["thumbnails"], own.dropped if own else 0))
+        return made
+
+    def _texts(self, asked: Asked, rollout: Rollout, group: int) -> dict[str, list[str]]:
+        """Row id -> its completions."""
+        texts = words(rollout, self.tokenizer)
+        return {row.id: texts[n * group : (n + 1) * group] for n, row in enumerate(asked.rows)}
+
+    def _asked(self, collated: dict[str, Any] | None, encode: Encode) -> Asked | None:
+        if collated is None:
+            return None
+        batch = self.prepare(prompt_batch(collated))
+        rows, dropped = batch.pop("rows"), batch.pop("dropped_key_frames")
+        return Asked(rows, batch, encode(batch["media"]), dropped)
+
+    def _piece(
+        self, model, asked: Asked, rollout: Rollout, perturbed: dict[str, list[str]], modes: dict[str, str]
+    ) -> Piece:
+        mask, group = rollout.mask, len(rollout.ids) // len(asked.rows)
         if self.drop_clipped:
             mask = mask * ~rollout.clipped.unsqueeze(1)
         made = {
             "completion_ids": rollout.ids,
             "completion_mask": mask,
-            "owner": torch.arange(len(rows), device=mask.device).repeat_interleave(sampling.num),
-            "media": model.constants(batch["media"], encoded),
+            "owner": torch.arange(len(asked.rows), device=mask.device).repeat_interleave(group),
+            "media": model.constants(asked.batch["media"], asked.encoded),
         }
         written = zip(
             words(rollout, self.tokenizer), rollout.lists(), rollout.clipped.tolist(), mask.sum(1).tolist(), strict=True
         )
-        records = list(_records(rows, perturbed, sampling.num, written))
-        return MicroBatch([Piece(batch | made, records)], pair["broken"], pair["thumbnails"], dropped)
+        return Piece(asked.batch | made, list(_records(asked.rows, perturbed, modes, group, written)))
 
 
 def _records(
-    rows: Sequence[Instruction], perturbed: dict[str, list[str]], group: int, written: Iterator[tuple]
+    rows: Sequence[Instruction],
+    perturbed: dict[str, list[str]],
+    modes: dict[str, str],
+    group: int,
+    written: Iterator[tuple],
 ) -> Iterator[Record]:
     """Records of the completions, which come prompt by prompt as (text, tokens, clipped, counted)."""
     for k, (text, tokens, clipped, counted) in enumerate(written):
@@ -120,6 +154,7 @@ def _records(
         choice = choice_of(row)
         yield Record(
             prompt_id=row.id,
+            clip_id=row.clip_id,
             prompt=row.turns[-1].user,
             kind=row.kind,
             target=None if choice is not None or row.mos is None else mos_to_acr(row.mos),
@@ -129,6 +164,7 @@ def _records(
             clipped=clipped,
             counted=counted,
             perturbed=perturbed[row.id][k % group] if row.id in perturbed else None,
+            perturbation=modes.get(row.id),
         )
 
 

@@ -50,8 +50,8 @@ class Broken:
 @dataclass(frozen=True)
 class Pairs:
     """Rows -> the collated clean batch (None without a readable clip) and, where the temporal reward asks for it, the
-    perturbed copies of its rated videos; `names` that tell the clips of the clean batch apart; `broken` rows, and
-    `thumbnails` by row id.
+    perturbed copies of its rated videos; `modes` of these by row id; `names` that tell the clips of the clean batch
+    apart; `broken` rows, and `thumbnails` by row id.
 
     A clip's perturbation depends on the seed and its row id: workers and resumed runs draw the same.
     """
@@ -69,23 +69,27 @@ class Pairs:
             except MediaError as err:
                 broken.append(Broken(row.id, err.path, err.reason))
         moving = [k for k, row in enumerate(kept) if row.kind == "video" and choice_of(row) is None]
+        disturbed, modes = self._disturbed(kept, videos, moving) if self.temporal and moving else (None, {})
         return {
             "clean": self.collate.collate(kept, videos) if kept else None,
-            "disturbed": self._disturbed(kept, videos, moving) if self.temporal and moving else None,
+            "disturbed": disturbed,
+            "modes": modes,
             # Prompts of different lengths may leave room for different numbers of key frames.
             "names": [(r.media, 0 if v is None else len(v.key)) for r, v in zip(kept, videos)],
             "broken": broken,
             "thumbnails": {r.id: thumbnail(v) for r, v in zip(kept, videos) if v is not None},
         }
 
-    def _disturbed(self, rows: list[Instruction], videos: list[Video | None], moving: list[int]) -> dict[str, Any]:
+    def _disturbed(
+        self, rows: list[Instruction], videos: list[Video | None], moving: list[int]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         assert self.temporal is not None
         # Clean key frames lie one clip after the other; a black frame comes after the last.
         starts = np.cumsum([0] + [0 if v is None else len(v.key) for v in videos])
-        changed, sources = [], []
+        changed, sources, modes = [], [], {}
         for k in moving:
             rng = np.random.default_rng([self.seed, *rows[k].id.encode()])
-            video, source = perturb(videos[k], self.temporal.perturbation, rng)
+            video, source, modes[rows[k].id] = perturb(videos[k], self.temporal.perturbation, rng)
             changed.append(video)
             sources.append(np.where(source == BLACK, starts[-1], source + starts[k]))
         made = self.collate.collate([rows[k] for k in moving], changed)
@@ -93,7 +97,7 @@ class Pairs:
             source = torch.from_numpy(np.concatenate(sources))
             made["key_frames"] = made["key_frames"][(source == starts[-1]).nonzero().flatten()[:1]]
             made["key_source"] = source
-        return made
+        return made, modes
 
 
 def thumbnail(video: Video) -> bytes:

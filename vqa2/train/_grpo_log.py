@@ -21,10 +21,11 @@ PERCENTILES = (10, 50, 90)
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One completion, as processes exchange it. `target` on the 1-5 scale, None for a multiple-choice prompt, whose
-    right letter is `choice`; `perturbed`: the answer to the perturbed clip; `tokens` up to and including the end token;
-    `counted`: how many of them enter the loss."""
+    right letter is `choice`; `perturbed`: the answer to the clip disturbed by `perturbation`; `tokens` up to and
+    including the end token; `counted`: how many of them enter the loss."""
 
     prompt_id: str
+    clip_id: str
     prompt: str
     kind: str
     target: float | None
@@ -34,6 +35,7 @@ class Record:
     clipped: bool
     counted: int
     perturbed: str | None
+    perturbation: str | None
 
     @property
     def answer(self) -> float | str | None:
@@ -47,6 +49,7 @@ def columns(records: Sequence[Record]) -> dict[str, list]:
         "prompts": [r.prompt for r in records],
         "completion_ids": [list(r.tokens) for r in records],
         "prompt_id": [r.prompt_id for r in records],
+        "clip_id": [r.clip_id for r in records],
         "target": [r.target for r in records],
         "choice": [r.choice for r in records],
         "kind": [r.kind for r in records],
@@ -143,6 +146,7 @@ def table_rows(
             "completion": record.text,
             "answer": record.answer,
             "perturbed": record.perturbed,
+            "perturbation": record.perturbation,
             "tokens": len(record.tokens),
             "clipped": record.clipped,
             "rewards": {name: _json(values[k]) for name, values in parts.items()},

@@ -2,7 +2,8 @@
 
 `completions.jsonl` holds every completion, `broken.jsonl` every prompt that was lost because its clip cannot be read.
 `shown.jsonl` holds one line per prompt of the shown steps, `completions.html` is made from it after each of them (one
-page, images inlined, nothing loaded from elsewhere), and wandb gets the same rows as a table where it is on.
+page, images inlined, nothing loaded from elsewhere), and wandb gets the same rows as a table where it is on. The stage
+adds `held_out_before.jsonl` and `held_out_after.jsonl`.
 """
 
 import base64
@@ -54,17 +55,27 @@ class RunFiles(TrainerCallback):
 
     def add(self, step: int, judged: Judged, pictures: Sequence[Mapping[str, bytes]], wandb: bool) -> None:
         """One step; `pictures`: thumbnails by prompt id, where the step is shown."""
-        records = judged.everyone
-        rows = table_rows(step, records, judged.verdict.parts, judged.scored, judged.verdict.extras)
+        rows = _rows(step, judged)
         self.table.add(rows)
         self.broken.add({"step": step, **asdict(broken)} for broken in judged.broken)
         if self.show.wants(step) and rows:
             thumbnails = {prompt: picture for some in pictures for prompt, picture in some.items()}
-            chosen = shown_rows(rows, {r.prompt_id: r.prompt for r in records}, thumbnails, self.show.prompts)
+            prompts = {r.prompt_id: r.prompt for r in judged.everyone}
+            chosen = shown_rows(rows, prompts, thumbnails, self.show.prompts)
             self.shown.add(chosen)
             write_page(self.folder)
             if wandb:
                 log_to_wandb(chosen)
+
+
+def write_table(path: Path, step: int, judged: Judged) -> None:
+    """The completions of an evaluation, in a file of their own."""
+    path.unlink(missing_ok=True)
+    StepFile(path).add(_rows(step, judged))
+
+
+def _rows(step: int, judged: Judged) -> list[dict[str, Any]]:
+    return table_rows(step, judged.everyone, judged.verdict.parts, judged.scored, judged.verdict.extras)
 
 
 def shown_rows(

@@ -64,7 +64,8 @@ class Steps:
         """Collated micro-batches -> micro-batches with completions, the step as judged, and how many groups were
         replaced. A step in which no process has a readable clip is empty."""
         known: Encoded = {}
-        micro = [self.roll(model, pair, key, sampling, known) for pair in pairs]
+        roll = partial(self.roll, model, key=key, sampling=sampling, known=known)
+        micro = roll(pairs)
         judged, replaced = self._judged(micro, sampling.num, key, self.memory.past), 0
         for attempt in range(1, self.resample_rounds + 1):
             if not judged.everyone:
@@ -74,8 +75,7 @@ class Steps:
             if not fresh:
                 break
             replaced += len(fresh)
-            again = partial(self.roll, model, key=key, sampling=sampling, known=known)
-            micro = [self._refilled(again, m, fresh) for m in micro]
+            micro = self._refilled(roll, micro, fresh)
             judged = self._judged(micro, sampling.num, key, self.memory.past)
         everyone = judged.everyone
         own = field_of([r.prompt_id for r in everyone], [_rating(r) for r in everyone], [r.target for r in everyone])
@@ -86,12 +86,11 @@ class Steps:
         """Completions of `rows`, `size` prompts at a time on this process, compared with each other; no memory, no
         replacing, no shuffling."""
         mine = list(rows)[self.accelerator.process_index :: self.accelerator.num_processes]
-        chunks = [mine[k : k + size] for k in range(0, len(mine), size)]
-        micro = []
-        for chunk in chunks:
-            made = self.roll(model, self.pairs(chunk), (seed, 0), sampling, {})
-            # Nothing is trained on them: hundreds of clips at full size would fill the GPU.
-            micro.append(replace(made, pieces=[Piece({}, made.records)]))
+        micro: list[MicroBatch] = []
+        for k in range(0, len(mine), size):
+            made = self.roll(model, [self.pairs(mine[k : k + size])], (seed, 0), sampling, {})
+            # Only what was written is kept: the clips of all chunks would not fit the device.
+            micro += [replace(m, pieces=[Piece({}, m.records)], thumbnails={}) for m in made]
         return self._judged(micro, sampling.num, None, EMPTY)
 
     def _judged(self, micro: Sequence[MicroBatch], group: int, shuffle: Key | None, past: Field) -> Judged:
@@ -112,19 +111,15 @@ class Steps:
         return Judged(everyone=everyone, mine=mine, broken=broken, verdict=verdict, scored=scored)
 
     def _refilled(
-        self, roll: Callable[[dict[str, Any]], MicroBatch], micro: MicroBatch, fresh: dict[str, Instruction]
-    ) -> MicroBatch:
-        """The micro-batch with other prompts in place of those in `fresh`."""
-        ours = [i for i in dict.fromkeys(r.prompt_id for r in micro.records) if i in fresh]
-        if not ours:
-            return micro
-        more = roll(self.pairs([fresh[i] for i in ours]))
-        return MicroBatch(
-            pieces=without(micro, set(ours)).pieces + more.pieces,
-            broken=micro.broken + more.broken,
-            thumbnails=micro.thumbnails | more.thumbnails,
-            dropped=micro.dropped + more.dropped,
-        )
+        self,
+        roll: Callable[[list[dict[str, Any]]], list[MicroBatch]],
+        micro: Sequence[MicroBatch],
+        fresh: dict[str, Instruction],
+    ) -> list[MicroBatch]:
+        """The micro-batches with other prompts in place of those in `fresh`."""
+        ours = [[i for i in dict.fromkeys(r.prompt_id for r in m.records) if i in fresh] for m in micro]
+        more = iter(roll([self.pairs([fresh[i] for i in some]) for some in ours if some]))
+        return [_merged(without(m, set(some)), next(more)) if some else m for m, some in zip(micro, ours)]
 
     def spare(self, model, key: Key, sampling: Sampling) -> dict[str, Any]:
         """A piece's tensors for a micro-batch without any clip: processes must do as many passes as each other, and
@@ -132,10 +127,19 @@ class Steps:
         rng = np.random.default_rng([*key, self.accelerator.process_index])
         tries = rng.permutation(len(self.rows))[:SPARE_TRIES].tolist()
         for k in tries:
-            micro = self.roll(model, self.pairs([self.rows[k]]), key, sampling, {})
+            [micro] = self.roll(model, [self.pairs([self.rows[k]])], key, sampling, {})
             if micro.pieces:
                 return micro.pieces[0].batch
         raise DataError(f"{self.rows[k].media}: {len(tries)} clips in a row cannot be read; is the data still there?")
+
+
+def _merged(micro: MicroBatch, more: MicroBatch) -> MicroBatch:
+    return MicroBatch(
+        pieces=micro.pieces + more.pieces,
+        broken=micro.broken + more.broken,
+        thumbnails=micro.thumbnails | more.thumbnails,
+        dropped=micro.dropped + more.dropped,
+    )
 
 
 def _rating(record: Record) -> float | None:

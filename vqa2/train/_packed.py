@@ -34,10 +34,12 @@ PREFIX, PADDING = 0, -1
 
 @spec
 class Packing:
-    """`max_tokens`: places of a pack, padding included. `attention`: `sdpa` with a dense mask, or `flex` with a block
-    mask (compiled kernels, CUDA)."""
+    """`max_tokens`: places of a pack, padding included. `rollout_tokens`: places of the key-value cache of one decoding
+    loop (see `sample_all`). `attention` of the update: `sdpa` with a dense mask, or `flex` with a block mask (compiled
+    kernels, CUDA)."""
 
     max_tokens: Annotated[int, Ge(1)]
+    rollout_tokens: Annotated[int, Ge(1)]
     attention: Literal["sdpa", "flex"]
 
 
@@ -201,12 +203,12 @@ def check_attention(model: nn.Module, packing: Packing) -> None:
 
 
 @contextmanager
-def kernels(model: nn.Module, packing: Packing) -> Iterator[None]:
-    """The language model on the attention of `packing`: around forward and backward, since checkpointing reads the
+def kernels(model: nn.Module, attention: str) -> Iterator[None]:
+    """The language model on `sdpa` or `flex`: around forward and backward, since checkpointing reads the
     setting again."""
     config = model.config.get_text_config()
     before = config._attn_implementation
-    config._attn_implementation = KERNELS[packing.attention]
+    config._attn_implementation = KERNELS[attention]
     try:
         yield
     finally:

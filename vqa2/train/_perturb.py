@@ -22,9 +22,9 @@ Rng = np.random.Generator
 BLACK = -1
 
 
-def perturb(video: Video, settings: Perturbation, rng: Rng) -> tuple[Video, np.ndarray]:
-    """The clip with one of `settings.modes`, drawn from `rng`, and the source of each of its key frames `[K]` (BLACK:
-    none). A new Video; the given one is left as it is."""
+def perturb(video: Video, settings: Perturbation, rng: Rng) -> tuple[Video, np.ndarray, str]:
+    """The clip with one of `settings.modes`, drawn from `rng`; the source of each of its key frames `[K]` (BLACK:
+    none); the mode. A new Video; the given one is left as it is."""
     mode = settings.modes[int(rng.integers(len(settings.modes)))]
     segments = min(settings.segments, len(video.motion))
     order = MODES[mode](segments, settings, rng)
@@ -34,7 +34,7 @@ def perturb(video: Video, settings: Perturbation, rng: Rng) -> tuple[Video, np.n
     second = np.minimum(video.motion_second, len(video.key) - 1)
     at_key = source[shown]
     key_source = np.where(at_key == BLACK, BLACK, second[np.maximum(at_key, 0)])
-    return replace(video, key=_take(video.key, key_source), motion=_take(video.motion, source)), key_source
+    return replace(video, key=_take(video.key, key_source), motion=_take(video.motion, source)), key_source, mode
 
 
 def retime(order: np.ndarray, length: int) -> np.ndarray:

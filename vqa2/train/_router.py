@@ -1,4 +1,4 @@
-"""Fits and judges the learned router's gate on features and calibrated scores that have been computed before.
+"""What the learned router's gate is trained on, and what it is worth (the training itself is _routed.py).
 
 Shapes: n clips, D hidden width, E experts, Y content types.
 """
@@ -11,26 +11,23 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-from torch.nn import functional
 
 from vqa2.core.config import spec
 from vqa2.core.scale import paired_difference, quality_metric
-from vqa2.model.gate import Gate, Shape, balance, fuse, loss, share
+from vqa2.model.gate import Gate, fuse, share
 
 
 @spec
 class GateFit:
     """`top_k` experts a clip, after `dense_epochs` in which all of them take part (an expert that is never chosen would
-    not learn). `beta`: MOS points from which the error counts linearly. Weights of the other terms beside that of the
-    score: `balance` of the experts' use, `types` (cross-entropy), `uncertainty` (Laplace likelihood)."""
+    not learn). `lr`: the gate's learning rate. `beta`: MOS points from which the error counts linearly. Weights of the
+    other terms beside that of the score: `balance` of the experts' use, `types` (cross-entropy), `uncertainty` (Laplace
+    likelihood)."""
 
     hidden: Annotated[int, Ge(1)]
     top_k: Annotated[int, Ge(1)]
-    epochs: Annotated[int, Ge(1)]
     dense_epochs: Annotated[int, Ge(0)]
-    batch_size: Annotated[int, Ge(1)]
     lr: Annotated[float, Gt(0)]
-    weight_decay: Annotated[float, Ge(0)]
     beta: Annotated[float, Gt(0)]
     balance: Annotated[float, Ge(0)]
     types: Annotated[float, Ge(0)]
@@ -69,35 +66,6 @@ def split(contents: Sequence[str], held_out: float, seed: int) -> tuple[list[int
         held.add(name)
     rows = range(len(contents))
     return [i for i in rows if contents[i] not in held], [i for i in rows if contents[i] in held]
-
-
-def train_gate(shape: Shape, made: GateFit, material: Material, seed: int) -> Gate:
-    """A gate fitted on all of the material: the last one, so that validation rows choose nothing."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        gate = Gate(shape)
-        gate.standardize(material.features)
-        optimizer = torch.optim.AdamW(gate.parameters(), lr=made.lr, weight_decay=made.weight_decay)
-        for epoch in range(made.epochs):
-            top_k = len(shape.experts) if epoch < made.dense_epochs else made.top_k
-            for rows in torch.randperm(len(material.mos)).split(made.batch_size):
-                optimizer.zero_grad()
-                objective(gate, made, material.take(rows.tolist()), top_k).backward()
-                optimizer.step()
-    return gate.eval()
-
-
-def objective(gate: Gate, made: GateFit, batch: Material, top_k: int) -> Tensor:
-    """The whole loss of a batch."""
-    routed = gate(batch.features)
-    weights = share(routed.experts, top_k, torch.ones(len(gate.shape.experts), dtype=torch.bool))
-    value, likelihood = loss(routed, weights, batch.scores, batch.mos, made.beta)
-    return (
-        value
-        + made.balance * balance(routed.experts, weights)
-        + made.types * functional.cross_entropy(routed.types, batch.types)
-        + made.uncertainty * likelihood
-    )
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ class AuditFirstSteps(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
         self.audit.start(model)
 
-    def on_step_end(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs) -> None:
+    def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
         # Warm-up makes the rate of the very first step zero: nothing can move there.
         first = 2 if args.warmup_steps else 1
         if self.result is not None or state.global_step < first or not self.ready():

@@ -6,18 +6,21 @@ from typing import Annotated, Any, Literal
 
 from accelerate import PartialState
 from annotated_types import Ge, Gt, Lt
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Instruction, inside, read_jsonl
 from vqa2.core.run import rank, say, wandb_mode
 from vqa2.data.dataset import QUARANTINE, load_rows
+from vqa2.data.stream import Stream
 from vqa2.data.video import Quarantine
 from vqa2.model.adapter import ADAPTER, base_of, load_adapter, save_adapter
 from vqa2.model.build import ModelSpec, build, kernels_of, quantization
 from vqa2.model.tune import Tune, apply_policy, count_parameters, has_lora, merged_state
-from vqa2.train.plan import Context, TrainRun
+from vqa2.train._leaves import mark_leaves
+from vqa2.train.plan import Context, LogSpec, TrainRun
 
 
 @spec
@@ -45,11 +48,14 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
     made = context.spec
     wandb_mode(made.log.wandb)
     engine = made.engine
+    # The newer name where the library has it: the older one is warned about.
+    names = TrainingArguments.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return {
         "output_dir": str(context.run.dir),
         "run_name": f"{made.name}-{context.run.dir.name}",
         "project": made.log.project,
-        "report_to": [] if made.log.wandb == "disabled" else ["wandb"],
+        "report_to": _trackers(made.log),
         "use_cpu": engine.device == "cpu",
         "bf16": engine.precision == "bf16",
         "deepspeed": engine.deepspeed,
@@ -63,7 +69,7 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
         "weight_decay": optim.weight_decay,
         "max_grad_norm": optim.max_grad_norm,
         "adam_beta2": optim.adam_beta2,
-        "gradient_checkpointing": optim.gradient_checkpointing,
+        checkpointing: optim.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": optim.save_every,
         "save_total_limit": 1,
@@ -76,6 +82,15 @@ def training_arguments(optim: Optim, context: Context) -> dict[str, Any]:
     }
 
 
+def _trackers(log: LogSpec) -> list[str]:
+    """Trackers as transformers names them. ConfigError for one that is not installed."""
+    asked = [*([] if log.wandb == "disabled" else ["wandb"]), *log.report_to]
+    missing = [name for name in asked if name not in get_available_reporting_integrations()]
+    if missing:
+        raise ConfigError(f"log.report_to: {missing[0]} is not installed; pip install {missing[0]}")
+    return asked
+
+
 def starting_model(context: Context, tune: Tune):
     """Model and processor: the predecessor's, or a new one from the model's YAML (random weights are seeded). `tune` is
     applied, and where training continues from an adapter, its weights are loaded."""
@@ -84,7 +99,11 @@ def starting_model(context: Context, tune: Tune):
         network, processor = build(context.spec.model, set_texts(Path(context.spec.data.root)))
     else:
         network, processor = _saved(context.spec.model, base_of(context.init))
+    if network.config.text_config.tie_word_embeddings:
+        # The head is the embedding: a checkpoint without it lacks nothing, and a resumed run need not be warned.
+        network._keys_to_ignore_on_save = {"lm_head.weight"}
     apply_policy(network, tune)
+    mark_leaves(network, context.spec.engine)
     if context.init is not None and base_of(context.init) != context.init:
         load_adapter(network, context.init)
     return network, processor
@@ -121,7 +140,7 @@ def check_quantize(spec: TrainRun, init: Path | None, tune: Tune) -> None:
         raise ConfigError("stage.tune.parts.lm: full, but model.quantize leaves 4 bits of its weights; use lora")
     if init is None:
         raise ConfigError("model.quantize: needs a saved model to start from; set stage.init_from (see vqa2 convert)")
-    if (spec.engine.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3:
+    if spec.engine.partitions_weights:
         raise ConfigError("model.quantize: ZeRO-3 cannot partition 4-bit weights; use engine=ddp or zero2")
 
 
@@ -147,6 +166,14 @@ def usable_rows(
     return kept, len(rows) - len(kept)
 
 
+def usable_stream(context: Context, sets: dict[str, float], split: str) -> Stream:
+    """The mixture's rows as `usable_rows` has them, streamed (`data.streaming`)."""
+    data = context.spec.data
+    root = Path(data.root)
+    bad = Quarantine.read(root / QUARANTINE)
+    return Stream(root, sets, split, seed=context.spec.seed, buffer=data.shuffle_buffer, bad=set(bad))
+
+
 def report_parts(model) -> dict[str, dict[str, int]]:
     """Says and returns trainable and total parameters per part."""
     counts = count_parameters(model)
@@ -164,21 +191,25 @@ def save_model(trainer: Trainer, processor, folder: Path, context: Context) -> N
     """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank() == 0:
-        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        part = folder.with_name(folder.name + ".part")
-        if has_lora(model):
-            base = "" if context.init is None else str(base_of(context.init))
-            save_adapter(model, state, part / ADAPTER, base)
-        if model.config.text_config.tie_word_embeddings:
-            state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
-        _write_model(model, state, part, context)
-        processor.save_pretrained(part)
-        part.replace(folder)
+        write_model(trainer.accelerator.unwrap_model(trainer.model_wrapped), state, processor, folder, context)
     # The next stage of a chain looks for this folder on every rank.
     trainer.accelerator.wait_for_everyone()
 
 
-def _write_model(model, state, part: Path, context: Context) -> None:
+def write_model(model, state: dict[str, Any], processor, folder: Path, context: Context) -> None:
+    """What `save_model` writes, of a gathered state."""
+    part = folder.with_name(folder.name + ".part")
+    if has_lora(model):
+        base = "" if context.init is None else str(base_of(context.init))
+        save_adapter(model, state, part / ADAPTER, base)
+    if model.config.text_config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)  # the same tensor as the embeddings, which engines copy apart
+    _write_weights(model, state, part, context)
+    processor.save_pretrained(part)
+    part.replace(folder)
+
+
+def _write_weights(model, state, part: Path, context: Context) -> None:
     whole, base = model, None
     if context.spec.model.quantize is not None:
         assert context.init is not None

@@ -18,13 +18,16 @@ from vqa2.core.run import rank, say
 class DataSpec:
     """`root`: folder that data_prep writes. `prepare`: make it where it is missing (else an error names the command).
     `command`: the data_prep command that makes it. `decode_cache_mb`: decoded clips kept in memory,
-    for all stages of one invocation. `overlap`: whether training on clips of the root's test sets, or of the lists
-    `held_out`, is an error (data_prep/overlap.py)."""
+    for all stages of one invocation. `streaming`: supervised stages read their rows from the root's Parquet files while
+    they train, `shuffle_buffer` of them shuffled at a time, instead of holding them all. `overlap`: whether training on
+    clips of the root's test sets, or of the lists `held_out`, is an error (data_prep/overlap.py)."""
 
     root: str
     prepare: bool
     command: str
     decode_cache_mb: Annotated[int, Ge(0)]
+    streaming: bool
+    shuffle_buffer: Annotated[int, Ge(1)]
     overlap: Literal["refuse", "allow"]
     held_out: tuple[str, ...]
 

@@ -33,6 +33,7 @@ from trl.models import prepare_deepspeed, unwrap_model_for_generation
 from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction
 from vqa2.core.run import say
+from vqa2.model.motion import MotionTower
 from vqa2.model.tune import only_lora, without_lora
 from vqa2.rewards.ranking import Ranking
 from vqa2.rewards.temporal import Temporal
@@ -42,7 +43,7 @@ from vqa2.train._grpo_inputs import Collate, Pairs, check_rows
 from vqa2.train._grpo_log import correlations, step_metrics
 from vqa2.train._grpo_loss import Tokens, policy_loss
 from vqa2.train._grpo_memory import RankingMemory
-from vqa2.train._grpo_show import RunFiles
+from vqa2.train._grpo_show import RunFiles, write_table
 from vqa2.train._grpo_step import Judged, Steps
 from vqa2.train._grpo_tally import Tally
 from vqa2.train._packed import Packing, check_attention, forward_through, kernels, packs_of
@@ -92,7 +93,7 @@ class GRPOTrainer(Trainer):
         check_attention(self.model, packing)
         self.steps = Steps(
             accelerator=self.accelerator,
-            roll=Roller(tokenizer, args.mask_truncated_completions, self._prepare_inputs),
+            roll=Roller(tokenizer, args.mask_truncated_completions, self._prepare_inputs, packing.rollout_tokens),
             judge=Judge(rewards, control.reward_timeout_s, self.accelerator.is_main_process),
             pairs=self.data_collator,
             rows=self.train_dataset,
@@ -183,7 +184,7 @@ class GRPOTrainer(Trainer):
         # ZeRO communicates in every pass: all processes do as many, the missing ones with weight zero.
         count = max(gather_object([len(packs)]))
         total = torch.zeros((), device=self.args.device)
-        with kernels(self.accelerator.unwrap_model(model), self.packing):
+        with kernels(self.accelerator.unwrap_model(model), self.packing.attention):
             for k in range(count):
                 weight = inputs["weight"] * (k < len(packs))
                 pack = packs[min(k, len(packs) - 1)] | {"whole": sizes, "weight": weight}
@@ -252,7 +253,7 @@ class GRPOTrainer(Trainer):
             with without_lora(self.model):
                 return self._logps(model, self.model, inputs)[0]
         bare = self.accelerator.unwrap_model(self.reference)
-        with kernels(bare, self.packing):
+        with kernels(bare, self.packing.attention):
             return self._logps(self.reference, bare, inputs)[0]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -276,9 +277,9 @@ class GRPOTrainer(Trainer):
 
     # -- rollouts and rewards -----------------------------------------------------------------------------------------
 
-    def evaluate_rewards(self, rows: Sequence[Instruction], seed: int) -> dict[str, float]:
+    def evaluate_rewards(self, rows: Sequence[Instruction], seed: int, table: Path | None = None) -> dict[str, float]:
         """Mean reward, its parts, parse rate, and SRCC and PLCC of ratings, from sampled completions on `rows`, all
-        compared with each other.
+        compared with each other; `table`: a file for the completions, in the form of `completions.jsonl`.
 
         The same seed gives the same random numbers: values before and after training differ by the weights alone.
         """
@@ -291,6 +292,8 @@ class GRPOTrainer(Trainer):
             say(f"evaluation: {broken.path}: {broken.reason}; prompt {broken.prompt_id} is left out")
         if not judged.everyone:
             raise DataError(f"evaluation: none of the {len(rows)} clips can be read")
+        if table is not None and self.accelerator.is_main_process:
+            write_table(table, self.state.global_step, judged)
         metrics = step_metrics(judged.everyone, judged.verdict.parts, judged.scored) | judged.verdict.metrics
         known = {k: v for k, v in metrics.items() if not math.isnan(v)}
         counts = {"prompts": len(rows), "broken_clips": len(judged.broken)}
@@ -298,7 +301,8 @@ class GRPOTrainer(Trainer):
 
     @contextmanager
     def _generating(self) -> Iterator[nn.Module]:
-        """The bare model in eval mode (dropout off), with ZeRO-3's shards gathered, under the run's precision."""
+        """The bare model in eval mode (dropout off), with ZeRO-3's shards gathered, under the run's precision, its
+        language model on an attention that takes a mask per place."""
         training, kwargs = self.model.training, self.args.gradient_checkpointing_kwargs
         if self.model_wrapped is self.model:
             # Not prepared for training yet: DeepSpeed would move it only then.
@@ -306,7 +310,7 @@ class GRPOTrainer(Trainer):
         unwrapped = unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kwargs
         )
-        with unwrapped as model, self.accelerator.autocast():
+        with unwrapped as model, self.accelerator.autocast(), kernels(model, "sdpa"):
             model.eval()
             yield model
             model.train(training)
@@ -314,6 +318,8 @@ class GRPOTrainer(Trainer):
     def _frozen_copy(self) -> nn.Module:
         """The model as it is before training: the reference of the KL term."""
         copied = copy.deepcopy(self.model).eval().requires_grad_(False)
+        for tower in (m for m in copied.modules() if isinstance(m, MotionTower)):
+            tower.in_step = True
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(copied, self.accelerator)
         return self.accelerator.prepare_model(copied, evaluation_mode=True)

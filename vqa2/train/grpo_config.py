@@ -10,6 +10,7 @@ from trl import GRPOConfig
 
 from vqa2.core.config import spec, suggest
 from vqa2.core.errors import ConfigError
+from vqa2.rewards.function import Function
 from vqa2.train._grpo_alarms import Alarms
 from vqa2.train._grpo_loss import Aggregation, Level, LossSettings, LossType, Scale
 from vqa2.train._grpo_show import Show
@@ -109,9 +110,9 @@ def check_rewards(rewards: dict[str, Reward], where: str) -> None:
 
 
 def check_length(rewards: dict[str, Reward], max_completion_length: int, tokenizer) -> None:
-    """ConfigError for a limit that no readable answer fits into."""
+    """ConfigError for a limit that no readable answer fits into; the project's own rewards read answers."""
     needed = len(tokenizer.encode(SHORTEST, add_special_tokens=False)) + 1
-    if max_completion_length < needed and not all(isinstance(r, TrlReward) for r in rewards.values()):
+    if max_completion_length < needed and not all(isinstance(r, TrlReward | Function) for r in rewards.values()):
         raise ConfigError(
             f"max_completion_length: {max_completion_length} tokens cannot hold an answer; {SHORTEST} and the end "
             f"token take {needed}"

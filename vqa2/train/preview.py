@@ -7,6 +7,7 @@ fragmentation, the framework itself, and, with gradient checkpointing, the one l
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from data_prep.run import MARKER
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import SCORE_PREFIX
+from vqa2.core.records import Instruction, read_jsonl
 from vqa2.core.run import world_size
 from vqa2.core.scale import LEVELS
 from vqa2.data.dataset import ClipCache
@@ -70,10 +72,38 @@ def preview(jobs: list[Job], console: Console) -> None:
 def _table(job: Job, console: Console) -> Table:
     stage = job.stage
     if isinstance(stage, Router):
-        return _router_table(job, stage)
-    context = job.context(ClipCache(0), {})
+        return _router_table(job, stage, console)
+    context, table = job.context(ClipCache(0), {}), Table("what", "value", title=job.label)
     rows, quarantined = usable_rows(context, stage.sets, "train")
-    config, processor, known = _model(job)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds(rows).items() if count)
+    table.add_row("rows", f"{counted}; {quarantined} left out by the quarantine list")
+    if isinstance(stage, Grpo):
+        table.add_row("held-out prompts", str(len(stage.held_out(context, None))))
+    table.add_row("optimizer steps", str(steps(len(rows), stage.optim)))
+    _add_memory(table, job, rows, console)
+    return table
+
+
+def _router_table(job: Job, stage: Router, console: Console) -> Table:
+    """With a frozen backbone the gate alone trains, on hidden states that are kept: not worth a line of memory."""
+    root, table = Path(job.spec.data.root), Table("what", "value", title=job.label)
+    found = rated(root, stage.rows, stage.limit)
+    table.add_row("rated clips", f"{len(found)}, of which {stage.held_out:.0%} validate by content")
+    table.add_row("experts in the pool", ", ".join(stage.experts.tools))
+    table.add_row("optimizer steps", f"about {steps(round((1 - stage.held_out) * len(found)), stage.optim)}")
+    if stage.tune.frozen:
+        table.add_row("trains", "the gate alone, on hidden states of one pass of the frozen model")
+        return table
+    chosen = {item.media.id for item in found}
+    rows = [row for row in read_jsonl(root / stage.rows, Instruction) if row.clip_id in chosen]
+    _add_memory(table, job, rows, console)
+    return table
+
+
+def _add_memory(table: Table, job: Job, rows: Sequence[Instruction], console: Console) -> None:
+    """Parameters, the longest of the rows, and what a process needs for it."""
+    stage, (config, processor, known) = job.stage, _model(job)
+    table.add_row("model", known)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)
     if stage.optim.gradient_checkpointing:
@@ -83,13 +113,6 @@ def _table(job: Job, console: Console) -> Table:
     found = lengths(rows, Path(job.spec.data.root), processor, multiple, console)
     shape = longest(max(found), stage)
     memory = estimate(model, parts, shape, job.spec.engine)
-    table = Table("what", "value", title=job.label)
-    table.add_row("model", known)
-    counted = ", ".join(f"{count} {kind}" for kind, count in kinds(rows).items() if count)
-    table.add_row("rows", f"{counted}; {quarantined} left out by the quarantine list")
-    if isinstance(stage, Grpo):
-        table.add_row("held-out prompts", str(len(stage.held_out(context, None))))
-    table.add_row("optimizer steps", str(steps(len(rows), stage.optim)))
     for part, (train, total) in parts.items():
         table.add_row(f"parameters, {part}", f"{train:,} train of {total:,}")
     clip = f"{shape.keys} key frames, {shape.motion} motion frames" if shape.keys else "text"
@@ -97,23 +120,14 @@ def _table(job: Job, console: Console) -> Table:
     table.add_row("longest rows come first", _order(job))
     for name in ("weights", "gradients", "optimizer", "activations", "update", "total", "host"):
         table.add_row(f"memory, {name}", f"{getattr(memory, name) / GIB:.3f} GiB a process")
-    return table
-
-
-def _router_table(job: Job, stage: Router) -> Table:
-    """The gate alone trains, on features of the frozen model: its memory is not worth a line."""
-    found = rated(Path(job.spec.data.root), stage.rows, stage.limit)
-    table = Table("what", "value", title=job.label)
-    table.add_row("rated clips", f"{len(found)}, of which {stage.held_out:.0%} validate by content")
-    table.add_row("experts in the pool", ", ".join(stage.experts.tools))
-    table.add_row("epochs of the gate", str(stage.fit.epochs))
-    return table
 
 
 def _order(job: Job) -> str:
     """Whether a batch that does not fit fails at once."""
     if isinstance(job.stage, Grpo):
         return "no: prompts are drawn at random"
+    if isinstance(job.stage, Router):
+        return "no: clips are drawn at random"
     return "yes, in the first batch" if job.spec.engine.longest_first else "no (engine.longest_first=true)"
 
 

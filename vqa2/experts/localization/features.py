@@ -29,13 +29,16 @@ NAMES = tuple(
 _IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
 
 
-def reduced(media: Media) -> tuple[np.ndarray, int]:
-    """RGB float `[T,h,w,3]` on 0-255 of every frame, and the factor by which sides were divided."""
-    frames, factor = [], 1
+def reduced(media: Media) -> tuple[np.ndarray, int, tuple[int, int]]:
+    """RGB float `[T,h,w,3]` on 0-255 of every frame, the factor by which sides were divided (what is left over at the
+    right and at the bottom is cut off), and the clip's own (width, height)."""
+    frames, factor, size = [], 1, (0, 0)
     for frame in native_frames(media.path, media.kind):
+        size = (frame.shape[1], frame.shape[0])
         factor = max(1, round(frame.shape[0] / LINES))
-        frames.append(downscale_local_mean(frame, (factor, factor, 1)) if factor > 1 else frame.astype(float))
-    return np.stack(frames), factor
+        height, width = (side // factor * factor for side in frame.shape[:2])
+        frames.append(downscale_local_mean(frame[:height, :width], (factor, factor, 1)))
+    return np.stack(frames), factor, size
 
 
 def windows(count: int) -> list[tuple[int, int]]:

@@ -81,11 +81,12 @@ class Localization:
 
 @dataclass(frozen=True)
 class Look:
-    """What is computed once per clip: reduced frames `[T,h,w,3]`, their reduction, motion `[T,3,3]`, changes
-    `[T,r,c,S]`, frame features `[T,F]`."""
+    """What is computed once per clip: reduced frames `[T,h,w,3]`, their reduction, the clip's (width, height), motion
+    `[T,3,3]`, changes `[T,r,c,S]`, frame features `[T,F]`."""
 
     frames: np.ndarray
     factor: int
+    size_px: tuple[int, int]
     alignment: np.ndarray
     changed: np.ndarray
     features: np.ndarray
@@ -95,10 +96,10 @@ def look(media: Media) -> Look:
     """MediaError for a still (there is no other time to compare with) or an unreadable clip."""
     if media.kind != "video":
         raise MediaError(media.path, "localization needs a video")
-    frames, factor = reduced(media)
+    frames, factor, size = reduced(media)
     alignment = alignments(frames)
     changed = changes(frames, alignment)
-    return Look(frames, factor, alignment, changed, frame_features(changed))
+    return Look(frames, factor, size, alignment, changed, frame_features(changed))
 
 
 class Localizer:
@@ -121,10 +122,13 @@ class Localizer:
             maps = heats(seen, spans, diverse(seen.features, p.tolist(), span, made.frames))
             heat |= maps
             findings.append(self._finding(seen, span, maps, p, fps))
-        height, width = seen.frames.shape[1:3]
-        size = (width * seen.factor, height * seen.factor)
         return Localization(
-            media=name, fps=fps, size_px=size, probability=tuple(p.tolist()), findings=tuple(findings), heat=heat
+            media=name,
+            fps=fps,
+            size_px=seen.size_px,
+            probability=tuple(p.tolist()),
+            findings=tuple(findings),
+            heat=heat,
         )
 
     def _finding(self, seen: Look, span: Span, maps: dict[int, np.ndarray], p: np.ndarray, fps: float) -> Finding:

@@ -95,8 +95,7 @@ def evaluate(
 ) -> dict[str, tuple[Metric, ...]]:
     """Metrics by method on test clips."""
     truths = [c.truth for c in test]
-    height, width = test[0].look.frames.shape[1:3]
-    size = (width * test[0].look.factor, height * test[0].look.factor)
+    size = test[0].look.size_px
     localizer = Localizer(made.localize, detector)
     methods = {
         "ours": [_ours(localizer, c) for c in test],

@@ -1,8 +1,8 @@
 """Expert `command`: another program's own command line, in its own folder and Python, read by a pattern.
 
 The way to use DOVER, COVER, FAST-VQA, UVQ and the like as released, each with the dependencies that it pins: one
-process per call, so that nothing of it enters ours. conf/expert/{dover,cover,fast_vqa,uvq}.yaml hold the released
-calls.
+process per call, so that nothing of it enters ours. conf/expert/{dover,cover,fast_vqa,uvq,q_align}.yaml hold released
+calls; MaxVQA, ModularBVQA and T2VQA, which have none for one video, are called through vqa2/experts/adapters.
 """
 
 import re
@@ -17,13 +17,15 @@ from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.experts.base import Info, Media, Raw, files_hash
 
+ADAPTERS = Path(__file__).resolve().parents[1] / "adapters"
+
 
 @register("expert", "command")
 class Command:
     """`folder`: a checkout of the program; `python`: its interpreter (empty: this one); `arguments` after it, with the
-    places {media}, {reference} and {prompt}; `pattern`: a regular expression on what it prints, group `value` is the
-    score, other named groups are sub-scores; `files`: weights that must be there; `get`: where to get it, in one line;
-    `timeout_s`."""
+    places {media}, {reference}, {prompt} and {adapters} (the folder of ours); `pattern`: a regular expression on what
+    it prints, group `value` is the score, other named groups are sub-scores; `files`: weights that must be there;
+    `get`: where to get it, in one line; `timeout_s`."""
 
     info: Info
     folder: str
@@ -49,7 +51,8 @@ class Command:
         return ""
 
     def content(self) -> str:
-        return files_hash([Path(self.folder) / f for f in self.files])
+        ours = [Path(a.format(adapters=ADAPTERS)) for a in self.arguments if "{adapters}" in a]
+        return files_hash([*ours, *(Path(self.folder) / f for f in self.files)])
 
     def open(self) -> "Called":
         if self.missing():
@@ -67,6 +70,7 @@ class Called:
         """What the pattern finds last. DataError with the program's last line where it fails, hangs or prints no
         score."""
         places = {
+            "adapters": str(ADAPTERS),
             "media": str(media.path.resolve()),
             "reference": str(reference.path.resolve()) if reference else "",
             "prompt": prompt or "",

@@ -3,6 +3,7 @@ vqa2/train/grpo.py; this file only assembles it from the configuration."""
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,18 +89,18 @@ class Grpo:
         model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
-        resumed, measured = last_checkpoint(context.run.dir), {}
+        resumed, done = last_checkpoint(context.run.dir), {}
 
-        def measure() -> dict[str, float]:
-            return trainer.evaluate_rewards(held_out, context.spec.seed)
+        def measured(when: str) -> dict[str, float]:
+            return trainer.evaluate_rewards(held_out, context.spec.seed, context.run.dir / f"held_out_{when}.jsonl")
 
         if held_out:
-            measured["held_out_before"] = _kept(context, resumed, measure)
-            say(f"held-out reward before: {measured['held_out_before']['reward']:.3f} on {len(held_out)} prompts")
+            done["held_out_before"] = _kept(context, resumed, partial(measured, "before"))
+            say(f"held-out reward before: {done['held_out_before']['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
         if held_out:
-            measured["held_out_after"] = measure()
-            say(f"held-out reward after: {measured['held_out_after']['reward']:.3f}")
+            done["held_out_after"] = measured("after")
+            say(f"held-out reward after: {done['held_out_after']['reward']:.3f}")
         save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
@@ -108,7 +109,7 @@ class Grpo:
             "prompts": len(rows),
             "quarantined": quarantined,
             "parameters": parts,
-            **measured,
+            **done,
         }
 
     def held_out(self, context: Context, quarantine: Path | None) -> list[Instruction]:

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from vqa2.core.config import register
 from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.records import Instruction
 from vqa2.core.run import rank, say, world_size
 from vqa2.data.dataset import Collator, as_dataset
+from vqa2.data.stream import InOrder, Stream
 from vqa2.model.tune import Audit, Tune, parameter_groups
 from vqa2.train._evaluate import callbacks, save_final
 from vqa2.train._lengths import RowOrder, lengths
@@ -35,6 +37,7 @@ from vqa2.train.common import (
     starting_model,
     training_arguments,
     usable_rows,
+    usable_stream,
 )
 from vqa2.train.plan import Context
 
@@ -43,9 +46,11 @@ class SftTrainer(Trainer):
     """Trainer with learning rates per part. `used`: the parts that the rows of the current optimizer step use, for the
     audit. `order`: the rows in another order than the library's."""
 
-    def __init__(self, *args, tune: Tune, order: RowOrder | None, **kwargs) -> None:
+    def __init__(self, *args, tune: Tune, order: RowOrder | InOrder | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.tune, self.order = tune, order
+        if order is not None:
+            self.add_callback(EpochOfOrder(order))
         self.used: set[str] = {"lm"}
         self.used_at = -1
         self.dropped_key_frames = 0
@@ -81,6 +86,17 @@ class SftTrainer(Trainer):
         super().log(logs, start_time)
 
 
+class EpochOfOrder(TrainerCallback):
+    """Tells an order its epoch. The library does so too, but not with several processes that resume after the first
+    epoch."""
+
+    def __init__(self, order: RowOrder | InOrder) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.order.set_epoch(int(state.epoch or 0))
+
+
 @register("stage", "sft")
 class Sft:
     """`after`: the stage it continues from (null: the model's YAML); `init_from`: `auto` (that stage's model) or a
@@ -98,13 +114,18 @@ class Sft:
         """Trains, saves `model/` in the run folder and returns key numbers."""
         started = time.monotonic()
         set_seed(context.spec.seed)
-        rows, quarantined = usable_rows(context, self.sets, "train")
+        if context.spec.data.streaming:
+            rows = usable_stream(context, self.sets, "train")
+            counted, quarantined = dict(rows.kinds), rows.left_out
+        else:
+            rows, quarantined = usable_rows(context, self.sets, "train")
+            counted = kinds(rows)
         model, processor = starting_model(context, self.tune)
         if any(row.turns[0].user == SCORE_QUESTION for row in rows):
             # It learns our question, whatever a converted checkpoint was asked before.
             processor.score_question, processor.score_prefix = SCORE_QUESTION, SCORE_PREFIX
         parts = report_parts(model)
-        say(f"rows: {kinds(rows)}, {quarantined} left out by the quarantine list")
+        say(f"rows: {counted}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
         result = trainer.train(resume_from_checkpoint=last_checkpoint(context.run.dir))
         dropped = logged_sum(context.run.dir, "dropped_key_frames")
@@ -122,8 +143,9 @@ class Sft:
             "parameters": parts,
         }
 
-    def _trainer(self, context: Context, model, processor, rows) -> SftTrainer:
+    def _trainer(self, context: Context, model, processor, rows: list[Instruction] | Stream) -> SftTrainer:
         data = context.spec.data
+        streamed = isinstance(rows, Stream)
         collator = Collator(processor, Path(data.root), context.spec.model.video, side="right", clips=context.clips)
         collator.learn_from = dict(self.tune.learn_from)
         arguments = TrainingArguments(
@@ -132,10 +154,10 @@ class Sft:
         trainer = SftTrainer(
             model=model,
             args=arguments,
-            train_dataset=as_dataset(rows),
+            train_dataset=rows if streamed else as_dataset(rows),
             data_collator=collator,
             tune=self.tune,
-            order=self._order(context, processor, rows),
+            order=InOrder(rows) if streamed else self._order(context, processor, rows),
         )
         trainer.use_motion = processor.use_motion
         trainer.remove_callback(PrinterCallback)
