@@ -121,8 +121,8 @@ class Sft:
             rows, quarantined = usable_rows(context, self.sets, "train")
             counted = kinds(rows)
         model, processor = starting_model(context, self.tune)
-        if any(row.turns[0].user == SCORE_QUESTION for row in rows):
-            # It learns our question, whatever a converted checkpoint was asked before.
+        if "scoring_ugc" in self.sets:
+            # It learns the question of that set, whatever a converted checkpoint was asked before.
             processor.score_question, processor.score_prefix = SCORE_QUESTION, SCORE_PREFIX
         parts = report_parts(model)
         say(f"rows: {counted}, {quarantined} left out by the quarantine list")
