@@ -160,7 +160,7 @@ def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str,
     except DataError as err:
         return media, [(f"labels of {part.variant}", str(err))]
     wrong = [
-        (", ".join(part.files[split]), f"{found[split]} usable rows, {expected} expected")
+        (part.named_files(split), f"{found[split]} usable rows, {expected} expected")
         for split, expected in part.expected.items()
         if found[split] != expected
     ]
@@ -203,7 +203,7 @@ def _disk(root: Path, rooms: Mapping[str, _Room]) -> str:
 
 def _prepared(root: Path, shown: Bars) -> Diagnosis:
     """A data root against its own record: media by recorded hashes, sets by their manifests."""
-    if not root.is_dir():
+    if not (root / MARKER).is_file() and not any(root.glob("*.manifest.json")):
         return Diagnosis(wanted=0, missing=(), broken=(), notes=(f"{root}: nothing prepared",))
     media = recorded_media(root)
     recorded = {name: (digest, "not the file that data_prep recorded") for name, digest in media.items()}

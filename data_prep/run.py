@@ -105,12 +105,22 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
     out, rows, marked = Path(run.out), {}, fingerprint([run.source, run.seed, run.media])
     out.mkdir(parents=True, exist_ok=True)
     before = read_record(out / MARKER) if (out / MARKER).is_file() else {}
+    kept = before.get("sets", {}) if before.get("media") == marked else {}
+
+    def mark(sets: dict[str, Any]) -> dict[str, Any]:
+        summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": sets}
+        write_whole(out / MARKER, json.dumps(summary, indent=1) + "\n")
+        return summary
+
     labels = LabelRun(plan, Path(run.root or run.out), out, seed=run.seed, media=run.media, workers=run.workers)
     try:
         with bars(console is not None) as shown:
             labels.scan_parts(writers, partial(shown.add, "rows read"))
+        # Until all are written, the root has what it had before without them.
+        (out / MARKER).unlink(missing_ok=True)
+        if others := {key: counts for key, counts in kept.items() if key not in writers}:
+            mark(others)
         for key, writer in writers.items():
-            (out / MARKER).unlink(missing_ok=True)
             account = labels.write_set(key, writer)
             manifest = write_label_manifest(labels, key, run.sets[key], account)
             rows[key] = manifest["rows"]
@@ -118,10 +128,7 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
                 _tell(console, manifest)
     finally:
         labels.close()
-    kept = before.get("sets", {}) if before.get("media") == marked else {}
-    summary = {"source": run.source["name"], "seed": run.seed, "media": marked, "sets": {**kept, **rows}}
-    write_whole(out / MARKER, json.dumps(summary, indent=1) + "\n")
-    return summary
+    return mark({**kept, **rows})
 
 
 def _tell(console: Console, manifest: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def refused(*command: str) -> str:
         (["eval.py", "benchmark=qbench-vidoe"], "no such benchmark (did you mean 'qbench-video'?)"),
         (
             ["eval.py", "run=nowhere", "train_preset=paper"],
-            "run `python train.py stage=scoring preset=paper name=nowhere` first",
+            "run `python train.py stage=understanding preset=paper name=nowhere` first",
         ),
         (["-m", "data_prep", "source=folder", "root=/nonexistent"], "no such folder"),
     ],

@@ -18,4 +18,7 @@ class ScoringUgc:
 
     def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction]:
         """The rows as the clips come."""
-        return (row(c, "scoring", "", SCORE_QUESTION, f"{SCORE_PREFIX} {level_of(c.mos)}.") for c in rated(clips))
+        return (
+            row(c, "scoring", "", SCORE_QUESTION, f"{SCORE_PREFIX} {level_of(c.mos)}.", content=c.content)
+            for c in rated(clips)
+        )

@@ -83,6 +83,10 @@ class Labelled:
         choices = [(item,) if isinstance(item, str) else item for item in self.files[split]]
         return [root / next((name for name in names if (root / name).exists()), names[0]) for names in choices]
 
+    def named_files(self, split: str) -> str:
+        """The label files of a split in words."""
+        return ", ".join(name if isinstance(name, str) else " or ".join(name) for name in self.files[split])
+
     def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
         """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are
         `Excluded`."""

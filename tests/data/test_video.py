@@ -13,7 +13,7 @@ from PIL import Image
 
 from vqa2.core.errors import MediaError
 from vqa2.data import video as module
-from vqa2.data.video import Quarantine, Stream, VideoSpec, read_image, read_media, read_video
+from vqa2.data.video import Quarantine, Stream, VideoSpec, probe, read_image, read_media, read_video
 
 CLIPS = Path(__file__).parents[3] / "shared" / "data" / "clips"
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "reference"
@@ -209,3 +209,12 @@ def test_a_portrait_recording_stands_upright():
     other = next(module._open_decord(path).frames)
     assert first.shape == other.shape
     assert np.abs(first[::40, ::40].astype(int) - other[::40, ::40]).mean() < 2
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_header_tells_what_reading_gives_also_where_it_counts_no_frames(tmp_path, name):
+    path = tmp_path / name
+    codec = ("ffv1", "bgr0") if name == "a.mkv" else ("libx264", "yuv420p")
+    write_clip(path, numbered(22), 8, *codec)
+    made = read_video(path, SIZE, SIZE, spec())
+    assert probe(path, "video", 4) == (len(made.key), len(made.motion)) == (3, 20)

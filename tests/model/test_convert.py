@@ -7,18 +7,26 @@ import golden
 import pytest
 import reference
 import torch
+from published import slowfast_state
 from safetensors.torch import load_file, save_file
+from small import SMALL_MODEL
 from typer.testing import CliRunner
 
 from vqa2.cli import app
+from vqa2.core.config import build as build_component
 from vqa2.core.errors import ConfigError
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.records import Query
+from vqa2.launch import composed
 from vqa2.model import _official
 from vqa2.model._checkpoint import INDEX, expected_shapes
 from vqa2.model.build import build
 from vqa2.model.convert import convert
 from vqa2.model.modeling import VQA2ForConditionalGeneration
-from vqa2.model.motion import MotionConfig, MotionTower
+from vqa2.model.motion import MotionConfig
+from vqa2.model.processing import VQA2Processor
 from vqa2.train.common import set_texts
+from vqa2.train.plan import train
 
 needs_reference = pytest.mark.skipif(not reference.FOLDER.is_dir(), reason="../shared/data/reference is not here")
 
@@ -90,7 +98,28 @@ def test_ours_to_official_and_back_is_bit_equal(ours, official, tmp_path):
         one, two = (VQA2ForConditionalGeneration.from_pretrained(f).eval()(input_ids=ids).logits for f in (ours, back))
     assert torch.equal(one, two)
     assert json.loads((back / "config.json").read_text())["layout"] == "official"
+    assert VQA2Processor.from_pretrained(back).score_question == SCORE_QUESTION
     assert len(json.loads((back / "conversion.json").read_text())["tensors"]) == len(report.entries)
+
+
+def test_a_release_is_asked_in_the_words_of_its_scorer_until_it_learns_ours(official, data_root, tmp_path):
+    rewrite(official, score_question=None, score_prefix=None)
+    made = tmp_path / "made"
+    convert(str(official), made, None, None, "interleaved")
+    processor = VQA2Processor.from_pretrained(made)
+    assert processor.score_prefix == "The quality of the video is"
+    clip = next((data_root / "media" / "test").glob("*.mp4"))
+    predictor = build_component("predictor", {**composed("eval", [])["predictor"], "folder": str(made)}, "x").open()
+    asked = []
+    predictor.processor.example = lambda turns, *rest: asked.append(turns[0].user) or processor.example(turns, *rest)
+    (answer,) = predictor.score([Query(id="a", path=clip, kind="video")])
+    assert 0 <= answer.score01 <= 1
+    assert set(asked) == {processor.score_question}
+    assert processor.score_question.index("<video>") < processor.score_question.index("<motion>")
+    few = ["stage.optim.max_steps=1", "stage.optim.batch_size=2", f"data.root={data_root}", f"out={tmp_path}"]
+    train("scoring", [*SMALL_MODEL, *few, "model.layout=official", f"stage.init_from={made}"], composed)
+    trained = VQA2Processor.from_pretrained(tmp_path / "tiny" / "scoring" / "model")
+    assert (trained.layout, trained.score_question, trained.score_prefix) == ("official", SCORE_QUESTION, SCORE_PREFIX)
 
 
 def test_the_written_official_form_has_every_name_the_official_loader_wants(official):
@@ -192,18 +221,6 @@ def stock(ours, tmp_path):
         (folder / name).write_bytes((ours / name).read_bytes())
     rewrite(folder, model_type="llava_onevision", motion=None, layout=None, motion_token_index=None)
     return folder
-
-
-def slowfast_state() -> dict[str, torch.Tensor]:
-    """A fast path of full size under pytorchvideo's names, with a slow path and a head beside it."""
-    torch.manual_seed(1)
-
-    fast = {k: v for k, v in MotionTower(MotionConfig()).state_dict().items() if k.startswith("feature_extraction.")}
-    found = {k.replace("feature_extraction.", "blocks."): v for k, v in fast.items()}
-    return found | {
-        "blocks.0.multipathway_blocks.0.conv.weight": torch.zeros(1),
-        "blocks.6.proj.weight": torch.zeros(1),
-    }
 
 
 def test_stock_weights_with_kinetics_motion(stock, ours, tmp_path):

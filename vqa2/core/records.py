@@ -4,6 +4,7 @@ Units: MOS is on 0-100 (larger is better) unless a name says otherwise; score01 
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -212,8 +213,10 @@ def read_jsonl(path: Path, cls: type[T]) -> list[T]:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, refused where it would leave the data root (absolute paths, `..`, links outwards)."""
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
+    """`root / relative`, refused where the name leaves the data root (absolute paths, `..`). Links in the root are
+    followed: published datasets are large and often lie elsewhere."""
+    base = root.resolve()
+    path = Path(os.path.normpath(base / relative))
+    if not path.is_relative_to(base):
         raise DataError(f"{relative}: leaves the data root {root}")
     return path

@@ -116,13 +116,20 @@ def read_video(path: Path, key_size: Size, motion_size: Size, video: VideoSpec) 
 
 
 def probe(path: Path, kind: Kind, frame_multiple: int) -> tuple[int, int]:
-    """(key frames, motion frames) that a file will give, from its header; nothing is decoded."""
+    """(key frames, motion frames) that a file will give, from its header; nothing is decoded. A container that does not
+    count its frames (Matroska) is read through."""
     _check_file(path)
     if kind == "image":
         return 1, STILL_FRAMES
     stream = _open_pyav(path)
     step = max(1, round(stream.fps))
-    return -(-stream.expected // step), stream.expected // frame_multiple * frame_multiple
+    count = stream.expected or _packets(path)
+    return -(-count // step), count // frame_multiple * frame_multiple
+
+
+def _packets(path: Path) -> int:
+    with av.open(str(path), metadata_errors="replace") as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
 def frame_rate(path: Path) -> float:

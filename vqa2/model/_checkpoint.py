@@ -191,8 +191,8 @@ def placeholders(words) -> tuple[int, int, int]:
     return image, video, motion
 
 
-def save_model_parts(config: VQA2Config, words, target: Path) -> None:
-    """Config, tokenizer and processor beside the weights."""
+def save_model_parts(config: VQA2Config, words, target: Path, **texts: str) -> None:
+    """Config, tokenizer and processor beside the weights; `texts`: of the processor."""
     config.architectures = ["VQA2ForConditionalGeneration"]
     config.save_pretrained(target)
     VQA2Processor(
@@ -201,4 +201,5 @@ def save_model_parts(config: VQA2Config, words, target: Path) -> None:
         motion_size=config.motion_config.image_size,
         tokens_per_frame=config.tokens_per_frame,
         layout=config.layout,
+        **texts,
     ).save_pretrained(target)

@@ -32,6 +32,13 @@ _PREFIXES = (
     ("model.slowfast_projector.", "model.motion_projector."),
 )
 
+_SCORE_TEXTS = {
+    "score_question": "The key frames of this video are:\n<video>. And the motion feature of the video is\n<motion>. "
+    "How would you rate the quality of this video?",
+    "score_prefix": "The quality of the video is",
+}
+"""How the released UGC scorer was asked for the paper's figures (VQA_main/model_score_UGC.py)."""
+
 _SLOW = re.compile(r"multipathway_(blocks\.0|fusion)\.")
 _HEADS = {1152: 16}
 """Attention heads of the SigLIP towers in use, by width: the only size that the tensors do not tell."""
@@ -132,6 +139,11 @@ def config_from(official: Mapping, shapes: Mapping[str, tuple[int, ...]], ids: t
     )
 
 
+def score_texts(official: Mapping) -> dict[str, str]:
+    """How a checkpoint is asked for a score: what our own export wrote, else the released scorer's texts."""
+    return {key: official.get(key, text) for key, text in _SCORE_TEXTS.items()}
+
+
 _TEXT = (
     "hidden_size",
     "intermediate_size",
@@ -198,10 +210,11 @@ def _motion(official: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> dict:
     }
 
 
-def official_config(config: VQA2Config) -> dict:
+def official_config(config: VQA2Config, texts: Mapping[str, str]) -> dict:
     """The official config.json of one of our models, with the released values of fields that have no place in ours.
 
-    `mm_vision_num_attention_heads` and `mm_motion_image_size` are ours: the official code hard-codes both.
+    Ours are `texts` (see `score_texts`) and `mm_vision_num_attention_heads` and `mm_motion_image_size`, which the
+    official code hard-codes.
     """
     text, vision, motion = config.text_config, config.vision_config, config.motion_config
     return {
@@ -227,4 +240,5 @@ def official_config(config: VQA2Config) -> dict:
         "tokenizer_model_max_length": text.max_position_embeddings,
         "tokenizer_padding_side": "right",
         "use_cache": True,
+        **texts,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError
 from vqa2.data.layout import Layout
 from vqa2.data.video import VideoSpec
+from vqa2.model.hub import checkpoint_folder
 from vqa2.model.modeling import VQA2Config, VQA2ForConditionalGeneration
 from vqa2.model.processing import VQA2Processor, level_ids, train_tokenizer
 
@@ -43,10 +45,10 @@ class MotionSpec:
 class ModelSpec:
     """`weights`: a hub id or folder of LLaVA-OneVision in transformers' form, or null for random weights of
     `vision`/`text` (keyword arguments of SiglipVisionConfig and Qwen2Config), the patch embedding then starting from a
-    whitened DCT of gain `patch_gain` and the motion stem from a temporal DCT. `tokenizer`: hub id or folder, or null to
-    train one of `vocab_size` on the set texts. `max_length`: tokens of a row; a longer
-    one loses key frames. `dtype` is the type of the weights; `quantize`: the language model's frozen weights in 4 bits
-    under its adapters (QLoRA), or null."""
+    whitened DCT of gain `patch_gain` and the motion stem from a temporal DCT; beside `weights`, `vision`/`text` serve a
+    dry run that cannot have the weights' own sizes. `tokenizer`: hub id or folder, or null to train one of `vocab_size`
+    on the set texts. `max_length`: tokens of a row; a longer one loses key frames. `dtype` is the type of the weights;
+    `quantize`: the language model's frozen weights in 4 bits under its adapters (QLoRA), or null."""
 
     weights: str | None
     tokenizer: str | None
@@ -114,7 +116,8 @@ def build(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2ForConditionalGen
         whitened_dct_(network.model.vision_tower.embeddings.patch_embedding.weight.data, model.patch_gain)
         temporal_dct_(network.model.motion_tower.feature_extraction[0].multipathway_blocks["1"].conv.weight.data)
     else:
-        network = load_stock(model.weights, config, dtype, kernels)
+        folder = checkpoint_folder(model.weights, "model.weights", weights=True)
+        network = load_stock(folder, config, dtype, kernels)
     network.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     network.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return network, processor
@@ -140,7 +143,7 @@ def blueprint(model: ModelSpec, texts: Iterable[str]) -> tuple[VQA2Config, VQA2P
 
 def _tokenizer(model: ModelSpec, texts: Iterable[str]):
     if model.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(model.tokenizer, "model.tokenizer", weights=False))
         tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<video>", "<motion>"]})
         return tokenizer
     if model.vocab_size is None:
@@ -169,7 +172,7 @@ def _config(model: ModelSpec, tokenizer) -> VQA2Config:
         text.setdefault("vocab_size", len(tokenizer))
         vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **model.vision}
         return VQA2Config(vision_config=vision, text_config=text, **shared)
-    stock = AutoConfig.from_pretrained(model.weights)
+    stock = AutoConfig.from_pretrained(checkpoint_folder(model.weights, "model.weights", weights=False))
     if stock.model_type != "llava_onevision":
         raise ConfigError(
             f"model.weights: {model.weights} is a {stock.model_type} checkpoint, llava_onevision is needed"
@@ -189,7 +192,7 @@ HUB_KEYS = {
 
 
 def load_stock(
-    folder: str, config: VQA2Config, dtype: torch.dtype, attention: str | dict[str, str]
+    folder: Path, config: VQA2Config, dtype: torch.dtype, attention: str | dict[str, str]
 ) -> VQA2ForConditionalGeneration:
     """Loads a stock LLaVA-OneVision. Without the key mapping the library would leave our language model random and only
     print so; anything missing beyond the motion side is a ConfigError."""

@@ -7,9 +7,6 @@ unexpected or of another shape. One of the last three stops the conversion befor
 from pathlib import Path
 from typing import get_args
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
-
 from vqa2.core.config import suggest
 from vqa2.core.errors import ConfigError
 from vqa2.data.layout import Layout
@@ -27,7 +24,9 @@ from vqa2.model._checkpoint import (
     write_json,
 )
 from vqa2.model._stock import from_stock
+from vqa2.model.hub import checkpoint_folder
 from vqa2.model.modeling import VQA2Config
+from vqa2.model.processing import VQA2Processor
 
 
 def convert(source: str, target: Path, slowfast: Path | None, tokenizer: Path | None, layout: Layout) -> Report:
@@ -37,7 +36,7 @@ def convert(source: str, target: Path, slowfast: Path | None, tokenizer: Path | 
         raise ConfigError(f"{target}: is not empty; name a new folder")
     if layout not in get_args(Layout):
         raise ConfigError(f"--layout: no such layout {layout!r}{suggest(layout, get_args(Layout))}")
-    folder = _folder(source)
+    folder = checkpoint_folder(source, "source", weights=True)
     kind = read_config(folder).get("model_type")
     if kind == "llava_onevision":
         if slowfast is None:
@@ -55,26 +54,17 @@ def convert(source: str, target: Path, slowfast: Path | None, tokenizer: Path | 
     return report
 
 
-def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, ValueError, HfHubHTTPError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise ConfigError(f"{source}: no such folder, and not to be had from the hub ({reason})") from problem
-
-
 def from_official(source: Path, target: Path, tokenizer: Path | None = None) -> Report:
     """A released VQA² folder (config.json, tokenizer, safetensors) -> ours, in layout `official`."""
     checkpoint = Source.open(source)
     _require_sizes(checkpoint)
     words = read_tokenizer(tokenizer or source)
-    config = _official.config_from(read_config(source), checkpoint.shapes, placeholders(words))
+    stored = read_config(source)
+    config = _official.config_from(stored, checkpoint.shapes, placeholders(words))
     report, plan = plan_moves(checkpoint, expected_shapes(config), _official.to_ours, _official.dead_reason)
     report.check(source)
     write(plan, target)
-    save_model_parts(config, words, target)
+    save_model_parts(config, words, target, **_official.score_texts(stored))
     return report
 
 
@@ -96,7 +86,9 @@ def to_official(source: Path, target: Path) -> Report:
         report.add(name, "new", "dead weight, a neutral value")
     dtype = checkpoint.dtype()
     write(plan, target, {n: _official.dead_tensor(n, s, dtype) for n, s in dead.items()})
-    write_json(target / "config.json", _official.official_config(config))
+    asked = VQA2Processor.from_pretrained(source)
+    texts = {"score_question": asked.score_question, "score_prefix": asked.score_prefix}
+    write_json(target / "config.json", _official.official_config(config, texts))
     read_tokenizer(source).save_pretrained(target)
     return report
 

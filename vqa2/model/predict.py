@@ -1,7 +1,8 @@
 """Inference: one class for the CLI, Python, benchmarks and rewards. Scores by level softmax, answers by generation.
 
-Level score (VQA², section 4): one prefill of the scoring prompt with the answer begun ("The quality of this video is"),
-softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01. Nothing is generated.
+Level score (VQA², section 4): one prefill of the scoring prompt with the answer begun (texts that the model was trained
+on, kept by its processor), softmax over the five level tokens at the last position, weights 1 .75 .5 .25 0 -> score01.
+Nothing is generated.
 """
 
 import copy
@@ -18,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
-from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
+from vqa2.core.prompts import with_counts
 from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
@@ -85,11 +86,12 @@ class ModelPredictor:
     def length(self, query: Query) -> int:
         """About how many tokens a query takes, by its files' headers: neighbors in length share a batch well."""
         key, motion = self._clips.reader.frames(query)
-        return key * self.processor.tokens_per_frame + motion + len(query.question or SCORE_QUESTION) // 4
+        text = query.question or self.processor.score_question
+        return key * self.processor.tokens_per_frame + motion + len(text) // 4
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 and level probabilities per query; what cannot be read gives an Answer with `error`."""
-        return self._each(queries, SCORE_PREFIX, self._score)
+        return self._each(queries, self.processor.score_prefix, self._score)
 
     @torch.inference_mode()
     def score_seconds(self, query: Query) -> list[Answer]:
@@ -97,7 +99,8 @@ class ModelPredictor:
         parts = seconds(self._read(query), self.inference.video.frame_multiple)
         if not parts:
             raise MediaError(query.path, f"no second has {self.inference.video.frame_multiple} frames")
-        return self._score([(query, *self._prompt(query, SCORE_QUESTION, part, SCORE_PREFIX)) for part in parts])
+        asked, begun = self.processor.score_question, self.processor.score_prefix
+        return self._score([(query, *self._prompt(query, asked, part, begun)) for part in parts])
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers; what cannot be read gives an Answer with `error`."""
@@ -115,7 +118,8 @@ class ModelPredictor:
                 failed[query.id] = Answer(id=query.id, error=read.reason)
                 continue
             try:
-                ids, video = self._prompt(query, query.question or SCORE_QUESTION, read, begun)
+                asked = query.question or self.processor.score_question
+                ids, video = self._prompt(query, asked, read, begun)
                 good.append((query, ids, video))
             except DataError as err:
                 failed[query.id] = Answer(id=query.id, error=str(err))
@@ -137,7 +141,7 @@ class ModelPredictor:
     def hidden(self, query: Query) -> torch.Tensor:
         """What the model sees of a clip under the scoring prompt (`seen`), `[D]` float32 on the CPU. One clip a pass,
         so that no neighbor's padding moves it. MediaError for an unreadable file."""
-        ids, video = prompt_of(self.processor, SCORE_QUESTION, self._read(query), query.id)
+        ids, video = prompt_of(self.processor, self.processor.score_question, self._read(query), query.id)
         prompt = torch.tensor([ids], device=self.device)
         return self.model.seen(prompt, torch.ones_like(prompt), **self._media([video]))[0].cpu()
 

@@ -14,6 +14,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.processing_utils import ProcessorMixin
 
 from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
 from vqa2.core.records import Turn
 from vqa2.core.scale import LEVELS
 from vqa2.data.layout import Example, Slots, Tokens, lay_out
@@ -60,7 +61,7 @@ class VQA2Processor(ProcessorMixin):
     """Tokenizer, token layout and frame normalization. Saved and loaded with the model; in AutoProcessor.
 
     `image_size`, `motion_size` in px (square); sampling is the reader's (one key frame a second). `max_length`: tokens
-    of a row, see `fit`.
+    of a row, see `fit`. `score_question` and the begun answer `score_prefix`: how the model is asked for a score.
     """
 
     attributes = ["tokenizer"]
@@ -76,9 +77,12 @@ class VQA2Processor(ProcessorMixin):
         use_motion: bool = True,
         system: str = "You are a helpful assistant.",
         max_length: int = 10000,
+        score_question: str = SCORE_QUESTION,
+        score_prefix: str = SCORE_PREFIX,
         **kwargs,
     ) -> None:
         super().__init__(tokenizer)
+        self.score_question, self.score_prefix = score_question, score_prefix
         self.max_length = max_length
         self.image_size, self.motion_size, self.tokens_per_frame = image_size, motion_size, tokens_per_frame
         self.layout, self.use_motion, self.system = layout, use_motion, system

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Trainer
 
-from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.data.dataset import ClipCache
 from vqa2.data.video import VideoSpec
 from vqa2.experts.base import Media
@@ -98,7 +97,8 @@ class Prompts:
         key, motion = ((size, size) for size in (self.processor.image_size, self.processor.motion_size))
         chosen = [self.media[i] for i in rows]
         read = [self.clips.read(m.path, m.kind, key, motion, self.video) for m in chosen]
-        laid = [prompt_of(self.processor, SCORE_QUESTION, v, m.key) for v, m in zip(read, chosen, strict=True)]
+        asked = self.processor.score_question
+        laid = [prompt_of(self.processor, asked, v, m.key) for v, m in zip(read, chosen, strict=True)]
         length, pad = max(len(ids) for ids, _ in laid), self.processor.tokenizer.pad_token_id
         return {
             "input_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in laid]),

@@ -146,7 +146,7 @@ def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
     """The jobs in order: `wanted` (or every stage of the chain for `all`) and its missing predecessors.
 
     `compose(label)` gives the plain config of a stage. ConfigError where a predecessor is missing and may not be
-    trained (`train_missing: false`).
+    trained (`train_missing: false`), unless they are only shown.
     """
     if wanted == "all":
         first = decode_run(compose, None)
@@ -156,7 +156,7 @@ def plan(wanted: str, compose: Callable[[str], dict[str, Any]]) -> list[Job]:
         before = _job(jobs[0].after.parent.name, compose)
         if before.run.state == "done":
             break
-        if not jobs[0].spec.train_missing:
+        if not (jobs[0].spec.train_missing or jobs[0].spec.dry_run):
             raise ConfigError(
                 f"{jobs[0].after}: stage {jobs[0].label} starts from {before.label}, which is not there; "
                 f"run `python train.py stage={before.label} preset={before.spec.preset} "
@@ -204,7 +204,10 @@ def execute(jobs: list[Job], benchmarks: dict[str, Any]) -> None:
             say(f"{job.label}: already done in {job.run.dir} (overwrite=true to train again)")
             continue
         if job.start is not None and not (base_of(job.start) / "config.json").is_file():
-            raise DataError(f"{job.start}: no model to start stage {job.label} from")
+            raise DataError(
+                f"{job.start}: no model to start stage {job.label} from; `vqa2 convert` makes one of published weights "
+                "(docs/convert.md), or set stage.init_from"
+            )
         summary = job.stage.run(job.context(clips, benchmarks))
         _finish(job, summary)
         if job.spec.evaluation.abilities and rank() == 0:

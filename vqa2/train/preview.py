@@ -8,7 +8,7 @@ fragmentation, the framework itself, and, with gradient checkpointing, the one l
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,15 @@ from rich.table import Table
 
 from data_prep.run import MARKER
 from vqa2.core.errors import DataError
+from vqa2.core.prompts import SCORE_PREFIX
 from vqa2.core.records import Instruction, read_jsonl
 from vqa2.core.run import world_size
+from vqa2.core.scale import LEVELS
 from vqa2.data.dataset import ClipCache
 from vqa2.experts.measure import rated
 from vqa2.model.adapter import base_of
 from vqa2.model.build import blueprint
+from vqa2.model.hub import NotAtHand
 from vqa2.model.memory import Shape, activation_bytes, blank
 from vqa2.model.modeling import VQA2Config
 from vqa2.model.processing import VQA2Processor
@@ -34,6 +37,8 @@ from vqa2.train.stages.grpo import Grpo
 from vqa2.train.stages.router import Router
 
 GIB = 2**30
+_STAND_IN_VOCABULARY = 8192
+"""Of the tokenizer that counts text where the model's own cannot be had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +73,12 @@ def _table(job: Job, console: Console) -> Table:
     stage = job.stage
     if isinstance(stage, Router):
         return _router_table(job, stage, console)
-    rows, quarantined = usable_rows(job.context(ClipCache(0), {}), stage.sets, "train")
-    table = Table("what", "value", title=job.label)
+    context, table = job.context(ClipCache(0), {}), Table("what", "value", title=job.label)
+    rows, quarantined = usable_rows(context, stage.sets, "train")
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds(rows).items() if count)
     table.add_row("rows", f"{counted}; {quarantined} left out by the quarantine list")
+    if isinstance(stage, Grpo):
+        table.add_row("held-out prompts", str(len(stage.held_out(context, None))))
     table.add_row("optimizer steps", str(steps(len(rows), stage.optim)))
     _add_memory(table, job, rows, console)
     return table
@@ -95,7 +102,8 @@ def _router_table(job: Job, stage: Router, console: Console) -> Table:
 
 def _add_memory(table: Table, job: Job, rows: Sequence[Instruction], console: Console) -> None:
     """Parameters, the longest of the rows, and what a process needs for it."""
-    stage, (config, processor) = job.stage, _model(job)
+    stage, (config, processor, known) = job.stage, _model(job)
+    table.add_row("model", known)
     model = blank(config, getattr(torch, job.spec.model.dtype))
     apply_policy(model, stage.tune)
     if stage.optim.gradient_checkpointing:
@@ -123,12 +131,22 @@ def _order(job: Job) -> str:
     return "yes, in the first batch" if job.spec.engine.longest_first else "no (engine.longest_first=true)"
 
 
-def _model(job: Job) -> tuple[VQA2Config, VQA2Processor]:
-    """The configuration and processor that the stage would start from."""
-    folder = None if job.start is None else base_of(job.start)
+def _model(job: Job) -> tuple[VQA2Config, VQA2Processor, str]:
+    """The configuration and processor that the stage would start from, and where they are from."""
+    folder, model = None if job.start is None else base_of(job.start), job.spec.model
     if folder is not None and (folder / "config.json").is_file():
-        return VQA2Config.from_pretrained(folder), VQA2Processor.from_pretrained(folder)
-    return blueprint(job.spec.model, set_texts(Path(job.spec.data.root)))
+        return VQA2Config.from_pretrained(folder), VQA2Processor.from_pretrained(folder), str(folder)
+    yet = "" if job.start is None or job.after == job.start else f"{job.start} is not there; shown is "
+    texts = set_texts(Path(job.spec.data.root))
+    try:
+        return *blueprint(model, texts), f"{yet}{model.weights or 'random weights'}"
+    except NotAtHand:
+        if not (model.vision and model.text):
+            raise
+    levels = [f"{SCORE_PREFIX} {level}." for level in LEVELS]
+    stand_in = replace(model, weights=None, tokenizer=None, vocab_size=_STAND_IN_VOCABULARY)
+    said = f"{yet}the size of {model.weights} by its YAML; text is counted by a tokenizer made of the sets"
+    return *blueprint(stand_in, [*levels, *texts]), said
 
 
 def steps(rows: int, optim) -> int:

@@ -12,6 +12,8 @@ from transformers import PrinterCallback, set_seed
 from trl import GRPOConfig
 
 from vqa2.core.config import build, register, spec
+from vqa2.core.errors import DataError
+from vqa2.core.records import Instruction
 from vqa2.core.run import rank, say
 from vqa2.data.dataset import QUARANTINE, Collator
 from vqa2.model.tune import Audit, Tune, parameter_groups
@@ -56,8 +58,8 @@ class Policy:
 
 @register("stage", "grpo")
 class Grpo:
-    """`rewards`: name -> component of kind reward; `eval_prompts` held-out prompts are sampled before and after
-    training with the same seed."""
+    """`rewards`: name -> component of kind reward; `eval_prompts` held-out prompts (of the sets' test splits; 0: none)
+    are sampled before and after training with the same seed."""
 
     after: str | None
     init_from: str
@@ -68,7 +70,7 @@ class Grpo:
     packing: Packing
     control: Control
     rewards: dict[str, dict[str, Any]]
-    eval_prompts: Annotated[int, Ge(2)]
+    eval_prompts: Annotated[int, Ge(0)]
 
     def __post_init__(self) -> None:
         # Before an earlier stage is trained for this one.
@@ -83,21 +85,22 @@ class Grpo:
         set_seed(context.spec.seed)
         known_bad = _quarantine(context)
         rows, quarantined = usable_rows(context, self.sets, "train", known_bad)
-        held_out, _ = usable_rows(context, self.sets, "test", known_bad)
+        held_out = self.held_out(context, known_bad)
         model, processor = starting_model(context, self.tune)
         parts = report_parts(model)
         trainer = self._trainer(context, model, processor, rows)
-        held_out = held_out[: self.eval_prompts]
-        resumed = last_checkpoint(context.run.dir)
+        resumed, done = last_checkpoint(context.run.dir), {}
 
         def measured(when: str) -> dict[str, float]:
             return trainer.evaluate_rewards(held_out, context.spec.seed, context.run.dir / f"held_out_{when}.jsonl")
 
-        before = _kept(context, resumed, partial(measured, "before"))
-        say(f"held-out reward before: {before['reward']:.3f} on {len(held_out)} prompts")
+        if held_out:
+            done["held_out_before"] = _kept(context, resumed, partial(measured, "before"))
+            say(f"held-out reward before: {done['held_out_before']['reward']:.3f} on {len(held_out)} prompts")
         result = trainer.train(resume_from_checkpoint=resumed)
-        after = measured("after")
-        say(f"held-out reward after: {after['reward']:.3f}")
+        if held_out:
+            done["held_out_after"] = measured("after")
+            say(f"held-out reward after: {done['held_out_after']['reward']:.3f}")
         save_final(trainer, processor, context)
         remove_checkpoints(context.run.dir)
         return {
@@ -106,9 +109,18 @@ class Grpo:
             "prompts": len(rows),
             "quarantined": quarantined,
             "parameters": parts,
-            "held_out_before": before,
-            "held_out_after": after,
+            **done,
         }
+
+    def held_out(self, context: Context, quarantine: Path | None) -> list[Instruction]:
+        """The prompts that are measured and not trained on. DataError where the data has none."""
+        if not self.eval_prompts:
+            return []
+        for name in self.sets:
+            path = Path(context.spec.data.root) / f"{name}.test.jsonl"
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; held-out prompts come from it, or set stage.eval_prompts=0")
+        return usable_rows(context, self.sets, "test", quarantine)[0][: self.eval_prompts]
 
     def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
         data, made = context.spec.data, self.policy

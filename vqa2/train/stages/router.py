@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.progress import bars
-from vqa2.core.records import Clip, Query, read_jsonl
+from vqa2.core.records import Clip, Instruction, Query, read_jsonl
 from vqa2.core.run import rank, say, world_size
 from vqa2.experts.base import Media
 from vqa2.experts.measure import Rated, rated
@@ -53,8 +53,9 @@ class Data:
 @register("stage", "router")
 class Router:
     """`rows`: a file of rated training rows in the data root, of which at most `limit` clips (evenly spread; null: all)
-    are used and `held_out`, a share, validate. `readings`: where raw scores are kept. `content_type`: the tag in
-    clips.jsonl that the content type is learned from. `tune`: what of the backbone trains beside the gate, by LoRA."""
+    are used and `held_out`, a share, validate. `readings`: where raw scores are kept. `content_type`: the tag of a clip
+    (in clips.jsonl; of published datasets, which have none, in the rows) that the content type is learned from. `tune`:
+    what of the backbone trains beside the gate, by LoRA."""
 
     after: str | None
     init_from: str
@@ -117,15 +118,15 @@ class Router:
 
     def _data(self, context: Context, items: Sequence[Rated], panel: Panel, features: dict[str, torch.Tensor]) -> Data:
         """The clips that have a hidden state, split by content."""
-        clips = {c.id: c for c in read_jsonl(Path(context.spec.data.root) / "clips.jsonl", Clip)}
+        shown = self._shown(Path(context.spec.data.root))
         kept = [i for i, item in enumerate(items) if item.media.id in features]
-        used = [clips[items[i].media.id] for i in kept]
-        types = [clip.tags.get(self.content_type, "unknown") for clip in used]
+        used = [items[i].media.id for i in kept]
+        types = [shown[ident][1] for ident in used]
         known = tuple(sorted(set(types)))
-        to_fit, to_judge = split([clip.content for clip in used], self.held_out, context.spec.seed)
+        to_fit, to_judge = split([shown[ident][0] for ident in used], self.held_out, context.spec.seed)
         _check_sizes(to_fit, to_judge)
         material = Material(
-            features=torch.stack([features[clip.id] for clip in used]),
+            features=torch.stack([features[ident] for ident in used]),
             scores=panel.scores[kept],
             mos=torch.tensor([items[i].mos for i in kept]),
             types=torch.tensor([known.index(kind) for kind in types]),
@@ -133,6 +134,18 @@ class Router:
         return Data(
             material=material, media=[items[i].media for i in kept], types=known, to_fit=to_fit, to_judge=to_judge
         )
+
+    def _shown(self, root: Path) -> dict[str, tuple[str, str]]:
+        """Clip id -> (content, content type). DataError where nothing says what a clip shows."""
+        if (root / "clips.jsonl").is_file():
+            found = [(c.id, c.content, c.tags) for c in read_jsonl(root / "clips.jsonl", Clip)]
+        else:
+            rows = read_jsonl(root / self.rows, Instruction)
+            found = [(row.clip_id, row.tags.get("content", ""), row.tags) for row in rows]
+        unknown = [ident for ident, content, _ in found if not content]
+        if unknown:
+            raise DataError(f"{root / self.rows}: {unknown[0]}: no tag `content`; write the set again with data_prep")
+        return {ident: (content, tags.get(self.content_type, "unknown")) for ident, content, tags in found}
 
     def _gate(self, data: Data, experts: tuple[str, ...], seed: int) -> Gate:
         """Its first weights do not depend on what of the backbone trains."""

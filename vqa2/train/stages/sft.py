@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from vqa2.core.config import register
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
 from vqa2.core.records import Instruction
 from vqa2.core.run import rank, say, world_size
 from vqa2.data.dataset import Collator, as_dataset
@@ -120,6 +121,9 @@ class Sft:
             rows, quarantined = usable_rows(context, self.sets, "train")
             counted = kinds(rows)
         model, processor = starting_model(context, self.tune)
+        if "scoring_ugc" in self.sets:
+            # It learns the question of that set, whatever a converted checkpoint was asked before.
+            processor.score_question, processor.score_prefix = SCORE_QUESTION, SCORE_PREFIX
         parts = report_parts(model)
         say(f"rows: {counted}, {quarantined} left out by the quarantine list")
         trainer = self._trainer(context, model, processor, rows)
