@@ -117,12 +117,12 @@ def _under(held: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor
 
 @torch.no_grad()
 def differences() -> dict[str, float]:
-    """Largest absolute difference of every held stage, fp32 on the CPU; `pinned` ones are this project's own."""
+    """Difference (`reference.apart`) of every held stage, fp32 on the CPU; `pinned` ones are this project's own."""
     held = load_file(FILE)
     found = splice(held) | {f"{k} (pinned)": (v, held[f"pinned/{k}"]) for k, v in pinned().items()}
     for name, (ours, theirs) in found.items():
         assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, held {tuple(theirs.shape)}"
-    return {k: (ours.double() - theirs.double()).abs().max().item() for k, (ours, theirs) in found.items()}
+    return {k: reference.apart(ours, theirs) for k, (ours, theirs) in found.items()}
 
 
 def cut() -> dict[str, torch.Tensor]:

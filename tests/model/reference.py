@@ -1,5 +1,5 @@
 """The official code's numbers at toy size (../shared/data/reference, see its README): our model from its weights, and
-the largest absolute difference of every stage of the forward pass. `make parity` prints them."""
+the largest difference of every stage of the forward pass. `make parity` prints them."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def sequence(truth: dict, keys: int, motion: int) -> tuple[torch.Tensor, torch.T
 
 @torch.no_grad()
 def differences() -> dict[str, float]:
-    """Largest absolute difference from the official code by stage, fp32 on the CPU."""
+    """Difference from the official code by stage (see `apart`), fp32 on the CPU."""
     torch.set_num_threads(2)
     truth = load_file(FOLDER / "ref_llava_finetune.safetensors")
     summary = json.loads((FOLDER / "summary_llava_finetune.json").read_text())
@@ -99,7 +99,14 @@ def differences() -> dict[str, float]:
     }
     for name, (ours, theirs) in found.items():
         assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, official {tuple(theirs.shape)}"
-    return {k: (ours.double() - theirs.double()).abs().max().item() for k, (ours, theirs) in found.items()}
+    return {k: apart(ours, theirs) for k, (ours, theirs) in found.items()}
+
+
+def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest difference, relative to the largest official value where that is above 1: how CPUs order the sums of a
+    convolution moves features of 40 by 2e-5."""
+    theirs = theirs.double()
+    return ((ours.double() - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item()
 
 
 def _level_position(truth: dict, logits: torch.Tensor, summary: dict) -> int:
@@ -122,7 +129,7 @@ def main() -> None:
 
 
 def _table(title: str, found: dict[str, float]) -> Table:
-    table = Table("stage", "max |difference| (fp32)", title=title)
+    table = Table("stage", "largest difference (fp32)", title=title)
     for name, value in found.items():
         table.add_row(name, f"{value:.1e}")
     return table
