@@ -120,7 +120,7 @@ def test_lmms_eval_itself_gives_the_numbers_of_our_own_report(data_root, quiet, 
         overrides = [f"benchmark={key}", *(f"benchmarks.{key}.{setting}" for setting in roots[key])]
         values = composed("eval", overrides)["benchmarks"][key]
         items = build("benchmark", values, key).items()
-        # A reference up to its comma, which would end the setting of the harness's model; it still names the distortion.
+        # A reference up to its comma, which would end the setting of the harness's model; still names the distortion.
         said = (i.target["reference"].partition(",")[0] for i in items if i.target.get("kind") == "open_ended")
         reply = next(said, "62")
         task = export(values, tmp_path / "tasks", key, 16)
