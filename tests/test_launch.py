@@ -29,6 +29,7 @@ def settings_of(config: str) -> dict:
         ("train", "hparams@stage=ablation/motio", "no such hparams (did you mean 'ablation/motion'?)"),
         ("train", "+reward@stage.rewards.x=overlog", "no such reward (did you mean 'overlong'?)"),
         ("train", "seed=1,2", "seed=1,2: one value is needed"),
+        ("train", "ö=1", "ö: no setting is called so; write key=value"),
         ("train", "+seed=1", "seed: is there already; write it without +"),
         ("eval", "second_llm=http", "choose one of the group with llm@second_llm=http"),
         ("extend", "promt=x", "promt: unknown key (did you mean 'prompt'?)"),

@@ -98,7 +98,7 @@ _ADVICE = (
         r"\1: one value is needed; start a run for each (commas in a text: quote it)",
     ),
     (r"Could not append to config. An item is already at '(.+)'", r"\1: is there already; write it without +"),
-    (r"LexerNoViableAltException: ([^=]+)=(.*)", r"""\1: \2 cannot be read without quotes inside: \1="'\2'\""""),
+    (r"LexerNoViableAltException: ([^=]+)=.*", r"\1: no setting is called so; write key=value"),
 )
 """Hydra's messages and what a user can do about them."""
 

@@ -172,7 +172,7 @@ def test_the_benchmark_is_graded_by_two_judges_and_again_for_free(judge, scripte
     def made(spec, **changes):
         values = {"label": "q", "file": str(tmp_path / "q.json"), "video_root": str(tmp_path), "pairs": "exclude",
                   "prompt": "vqa2", "reply": "letter", "judge": spec, "vocabulary": None, "reference_keys": ("answer",),
-                  "published_n": 6, "batch_size": 4, "bootstrap": 20, "seed": 0}  # fmt: skip
+                  "prepare": None, "published_n": 6, "batch_size": 4, "bootstrap": 20, "seed": 0}  # fmt: skip
         return QBenchVideo(**values | changes)
 
     with serving(behave) as server:

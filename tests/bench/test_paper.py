@@ -217,8 +217,7 @@ def test_the_command_for_a_missing_file_makes_that_file(name):
     for path, make in files:
         if make is not None and "data_prep" in make:
             run = prep_run(make)
-            assert Path(path).parent == Path(run.out), make
-            assert Path(path).name.split(".")[0] in run.sets, make
+            assert Path(path).relative_to(run.out).parts[0].split(".")[0] in run.sets, make
         elif make is not None and make.startswith("vqa2 convert"):
             assert shlex.split(make)[3] == path
 

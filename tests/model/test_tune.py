@@ -178,13 +178,13 @@ def test_the_audit_stops_on_a_contradiction(small):
         audit.check(model, set())
 
 
-def test_policies_that_cannot_train_are_refused():
+def test_policies_that_cannot_train_are_refused(small):
     def tune(parts, lr):
         values = {"parts": parts, "lr": lr, "learn_from": {}, "motion_batchnorm": "stored"}
         return decode(Tune, {**values, "lora": {"rank": 1, "alpha": 1.0, "dropout": 0.0}}, "stage.tune")
 
     with pytest.raises(ConfigError, match=r"^stage.tune.parts: every part is frozen"):
-        tune(dict.fromkeys(PARTS, "frozen"), {})
+        apply_policy(small[0], tune(dict.fromkeys(PARTS, "frozen"), {}))
     with pytest.raises(ConfigError, match=r"^stage.tune.lr.lm: required"):
         tune({**dict.fromkeys(PARTS, "frozen"), "lm": "full"}, {})
     with pytest.raises(ConfigError, match=r"^stage.tune.parts.lm: required and missing"):

@@ -137,7 +137,7 @@ def say(value: float) -> str:
 
 
 def test_recorded_expert_scores_reward_by_clip_and_missing_ones_are_counted(tmp_path, monkeypatch):
-    scripted(monkeypatch, [say(3.0), "bad"] * 8, [])
+    scripted(monkeypatch, [say(3.0), "bad"] * 2, [])
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(f'{{"id": "c{k}", "score01": 0.5}}\n' for k in range(6)))
     values = {"name": "expert", "weight": 1.0, "file": str(file), "sigma": 0.5}

@@ -98,7 +98,7 @@ def test_an_adapted_backbone_is_saved_as_it_was_validated(data_root, backbone, e
     items = rated(data_root, "scoring_ugc.train.jsonl", 30)
     content = {clip.id: clip.content for clip in read_jsonl(data_root / "clips.jsonl", Clip)}
     held = [items[i].media for i in split([content[i.media.id] for i in items], 0.3, 0)[1]]
-    video = decode(TrainRun, composed("train", settings), "train").model.video
+    video = decode(TrainRun, composed("train", ["stage=router", *settings]), "train").model.video
     seen = {}
     for folder in (backbone, home / "backbone"):
         eyes = ModelPredictor.load(folder, Inference(video=video, device="cpu", max_new_tokens=1, workers=0))
