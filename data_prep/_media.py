@@ -116,8 +116,9 @@ def _frames(path: Path, container: Any, stream: Any) -> int:
             whole += 1
             # Pictures before the start of an edit list are decoded, not shown.
             shown += not packet.is_discard
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        at = packet.dts if packet.pts is None else packet.pts
+        if at is not None:
+            end = max(end, float((at + (packet.duration or 0)) * packet.time_base))
     listed, promised = len(stream.index_entries), _promised(container, stream)
     if not shown or whole < listed - SHORT:
         raise MediaError(path, f"cut-off file: {whole} of {listed} frames")
