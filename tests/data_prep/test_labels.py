@@ -117,7 +117,7 @@ def test_a_released_file_larger_than_the_read_piece(tmp_path, monkeypatch):
     names = [f"folder/{k}é.mp4" for k in range(200)]
     path = tmp_path / "LSVQ" / "LSVQ(test_1080p).json"
     path.parent.mkdir()
-    path.write_text(records(*({"img_path": n, "mos": k / 3} for k, n in enumerate(names))), encoding="utf-8")
+    path.write_text(records(*({"img_path": n, "mos": 10 + k / 3} for k, n in enumerate(names))), encoding="utf-8")
     found, left_out = clips("lsvq_1080p_2575", tmp_path)
     assert [c.id for c in found] == [f"lsvq_1080p_2575/{n}" for n in names]
     assert not left_out
