@@ -35,7 +35,7 @@ def overlap(root: Path, held_out: Iterable[str], rules: NameRules) -> list[tuple
         if name != "the test sets":
             folders = Path(name).relative_to(root).parts[:-1] if Path(name).is_relative_to(root) else ()
             dataset = folders[0] if folders else None
-            parts = [{n: rules.parts(n, None) for n in train}, {n: rules.parts(n, dataset) for n in others}]
+            parts = [{n: rules.parts(n, None) for n in sorted(train)}, {n: rules.parts(n, dataset) for n in others}]
             found += [(m.a, f"{name}, as {m.b}") for m in same_names(*parts) if m.certain and m.a != m.b]
     return list(dict.fromkeys(found))
 

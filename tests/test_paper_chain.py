@@ -60,8 +60,8 @@ def data(home):
     elsewhere.mkdir(parents=True)
     (root / "LSVQ").symlink_to(elsewhere)
     write_dataset(root, PARTS)
-    prepared("python -m data_prep source=vqa2_leakfree set=vqa2 root=data/vqa2", *FEW)
-    prepared("python -m data_prep source=vqa2_leakfree set=depict root=data/vqa2", *FEW)
+    prepared("python -m data_prep source=vqa2_leakfree set=vqa2 out=data/vqa2", *FEW)
+    prepared("python -m data_prep source=vqa2_leakfree set=depict out=data/vqa2", *FEW)
     told = [json.loads(line) for line in (root / "depict.train.jsonl").read_text().splitlines()]
     written = [
         {**row, "overall": "The video is blurry and noisy.", "in_context": ["At the end the camera shakes."]}
@@ -70,7 +70,7 @@ def data(home):
     (home / "depictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     values = composed("extend", ["depictions=depictions.jsonl", "out=data/extended"])
     extend(decode(ExtendRun, values, "extend"), Console(quiet=True))
-    prepared("python -m data_prep source=vqa2_leakfree set=understanding_extended root=data/vqa2 "
+    prepared("python -m data_prep source=vqa2_leakfree set=understanding_extended out=data/vqa2 "
              "sets.understanding.file=data/extended/extended.jsonl",
              "sets.understanding.quotas=[{sources: [lsvq_train, lsvq_1080p, live_vqc], rows: 12}, "
              "{sources: [videofeedback], rows: 3}]", *FEW)  # fmt: skip
@@ -97,8 +97,8 @@ def trained(home, data, start):
 
 
 def test_doctor_finds_the_data_whole(data):
-    with pytest.raises(DataError, match=r"0 of 140 files missing, 14 broken"):
-        CliRunner().invoke(app, ["doctor", "data=vqa2_leakfree", "workers=1"], catch_exceptions=False)
+    with pytest.raises(DataError, match=r"0 of 146 files missing, 16 broken"):
+        CliRunner().invoke(app, ["doctor", "data=vqa2_leakfree", "out=data/vqa2", "workers=1"], catch_exceptions=False)
 
 
 def test_what_data_prep_writes_is_what_the_stages_read(data):
@@ -190,7 +190,9 @@ def test_training_on_what_the_tables_are_measured_on_is_refused(data, tmp_path):
     shutil.copytree(data, root, symlinks=True)
     drawn = [f.replace("lsvq_1080p.count=2", "lsvq_1080p.count=5").replace("live_vqc.count=2", "live_vqc.count=5")
              for f in FEW]  # fmt: skip
-    prepared(f"python -m data_prep source=vqa2 set=depict root={root}", *drawn)
+    prepared(f"python -m data_prep source=vqa2 set=depict out={root}", *drawn)
     (root / "depict.train.jsonl").rename(root / "understanding.train.jsonl")
-    with pytest.raises(DataError, match=r"4 training clips are test clips: LIVE-VQC/Video/A004.mp4 is in .*live_VQC"):
+    with pytest.raises(
+        DataError, match=r"4 training clips .*LSVQ/yfcc-batch2/3.mp4 is in .*LIVE-VQC/Video/A004.mp4 is in .*live_VQC"
+    ):
         train("scoring", [*SMALL, f"data.root={root}", f"out={tmp_path}", "stage.init_from=auto"], composed)
