@@ -19,6 +19,7 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.evaluate import EvalRun, evaluate
 from vqa2.launch import composed
 from vqa2.tables import main as table
+from vqa2.train.data import DataSpec, ensure_data
 from vqa2.train.plan import train
 
 PARTS = ["koniq_10k", "kadid_10k", "live_qualcomm", "lsvq_train", "lsvq_1080p", "lsvq_test", "waterloo_sqoe_1",
@@ -192,7 +193,7 @@ def test_training_on_what_the_tables_are_measured_on_is_refused(data, tmp_path):
              for f in FEW]  # fmt: skip
     prepared(f"python -m data_prep source=vqa2 set=depict out={root}", *drawn)
     (root / "depict.train.jsonl").rename(root / "understanding.train.jsonl")
-    with pytest.raises(
-        DataError, match=r"4 training clips .*LSVQ/yfcc-batch2/3.mp4 is in .*LIVE-VQC/Video/A004.mp4 is in .*live_VQC"
-    ):
-        train("scoring", [*SMALL, f"data.root={root}", f"out={tmp_path}", "stage.init_from=auto"], composed)
+    values = composed("train", ["stage=scoring", "preset=paper", f"data.root={root}"])["data"]
+    held = r"4 training clips .*LSVQ/yfcc-batch2/3.mp4 is in .*LIVE-VQC/Video/A004.mp4 is in .*live_VQC"
+    with pytest.raises(DataError, match=held):
+        ensure_data(decode(DataSpec, values, "data"), composed)
