@@ -268,7 +268,9 @@ def doctor(
     name = pop(overrides, "data")
     if name is None:
         raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
-    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
+    # A source's own sets have files, too (vqa2_released).
+    own = [f"set={name}"] if name in options("set") and not any(o.startswith("set=") for o in overrides) else []
+    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *own, *overrides]), "data_prep")
     found = diagnose(run, build("source", run.source, "source"), progress=True)
     for file in found.missing:
         out.print(f"missing: {file}", markup=False, soft_wrap=True)
