@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import multiprocessing
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vqa2.data.dataset import QUARANTINE
 from vqa2.data.video import Quarantine
 from vqa2.rewards._scoring import EMPTY, Field
 from vqa2.train._grpo_alarms import Alarms, Watch
+from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_memory import RankingMemory
 from vqa2.train._grpo_show import wandb_table
 from vqa2.train.grpo_rewards import Judge, TrlReward, Verdict
@@ -113,6 +115,22 @@ def test_a_resumed_run_has_the_same_opponents_substitutes_and_pages(tmp_path, re
 
 # -- rewards ----------------------------------------------------------------------------------------------------------
 
+RECORD = Record(
+    prompt_id="p",
+    clip_id="c",
+    prompt="rate",
+    kind="video",
+    target=3.0,
+    choice=None,
+    text="no",
+    tokens=(1,),
+    clipped=False,
+    counted=1,
+    perturbed=None,
+    perturbation=None,
+)
+"""A completion that rewards can be asked about."""
+
 
 def test_a_late_reward_applies_to_nothing_and_is_not_called_again_while_it_runs():
     release, called = threading.Event(), []
@@ -142,6 +160,39 @@ def test_a_late_reward_leaves_the_step_to_the_others(tmp_path):
     assert row["rewards/late/not_applicable"] == 8
     assert row["rewards/late/timeouts"] == 1
     assert any(r["advantage"] for r in table(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("reward", "text"),
+    [
+        (lambda **_: None, "gave NoneType; a list with a value per completion is needed"),
+        (lambda **_: 0.5, "gave float; a list"),
+        (lambda **_: [0.0], "gave 1 values for 2 completions"),
+        (lambda **_: [None, math.nan], "gave nan; numbers, or None where the reward does not apply"),
+        (lambda **_: ["0.5", 1.0], "gave '0.5'; numbers"),
+        (lambda **_: [1 / 0, 0.0], r"ZeroDivisionError: division by zero \(test_grpo_control.py, line \d+\)$"),
+        (lambda log_extra, **_: log_extra("note", 3) or [0.0, 0.0], "reward note: gave int; a list"),
+        (lambda log_metric, **_: log_metric("note", "3") or [0.0, 0.0], "gave '3'; numbers"),
+    ],
+)
+def test_a_reward_that_misbehaves_stops_every_process(monkeypatch, reward, text):
+    """What the main process finds is what all of them raise."""
+    sent = []
+    monkeypatch.setattr("vqa2.train.grpo_rewards.broadcast_object_list", lambda box: sent.append(box[0]))
+    with pytest.raises(ConfigError, match=text) as caught:
+        Judge({"odd": TrlReward(reward, 1.0)}, 20, is_main=True)([RECORD] * 2, EMPTY)
+    assert sent == [str(caught.value)]
+    monkeypatch.setattr("vqa2.train.grpo_rewards.broadcast_object_list", lambda box: box.__setitem__(0, sent[0]))
+    with pytest.raises(ConfigError, match=text):
+        Judge({}, 20, is_main=False)([], EMPTY)
+
+
+def test_a_reward_that_gives_up_by_itself_is_not_late():
+    def impatient(**_):
+        raise multiprocessing.TimeoutError("no answer from the service")
+
+    with pytest.raises(ConfigError, match="reward odd: TimeoutError: no answer from the service"):
+        Judge({"odd": TrlReward(impatient, 1.0)}, 20, is_main=True)([RECORD] * 2, EMPTY)
 
 
 def test_shuffled_rewards_stay_in_their_group():
