@@ -10,8 +10,11 @@ from datasets import Dataset
 from grpo_clips import assert_gradients, clips_trainer, collated, completed, gradients, tuned, unshared
 from grpo_toy import arguments, few_as, tokenizer, toy, trainer
 from transformers import Qwen2ForCausalLM
+from trl import GRPOConfig
 from trl import GRPOTrainer as Oracle
 
+from vqa2.core.config import build
+from vqa2.launch import composed
 from vqa2.model.tune import PARTS
 from vqa2.train._grpo_loss import LossSettings, Tokens, policy_loss, score
 from vqa2.train._grpo_tally import Tally
@@ -228,6 +231,16 @@ def test_a_full_step_on_clips_equals_trls_loss(oracle, monkeypatch, tmp_path, sm
         loss += share.detach()
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-7)
     assert_gradients(gradients(model), theirs)
+
+
+@pytest.mark.parametrize(("preset", "corrected"), [("paper", False), ("tiny", True)])
+def test_the_kl_of_a_preset_reaches_the_loss(tmp_path, preset, corrected):
+    """The released code has the plain k3 estimate, TRL's default multiplies it by the ratio."""
+    stage = build("stage", composed("train", ["stage=grpo", f"preset={preset}"])["stage"], "stage")
+    batch = 2 * stage.policy.num_generations
+    args = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, per_device_train_batch_size=batch, **stage.policy.options())
+    assert loss_settings(args).use_bias_correction_kl is corrected
+    assert args.num_generations_eval is None
 
 
 def copy_of(model):

@@ -253,10 +253,13 @@ def test_lora_needs_no_second_model(tmp_path, small, model_spec):
 
 def test_attention_that_cannot_run_packed_rows_is_refused(small):
     model, _ = small
+    flex = Packing(max_tokens=10, rollout_tokens=10, attention="flex")
     with pytest.raises(ConfigError, match="flex needs CUDA"):
-        check_attention(model, Packing(max_tokens=10, rollout_tokens=10, attention="flex"))
+        check_attention(model, flex, torch.device("cpu"))
+    # DeepSpeed leaves the model on the CPU until it is prepared.
+    check_attention(model, flex, torch.device("cuda"))
     model.config.text_config._attn_implementation = "flash_attention_2"
     with pytest.raises(ConfigError, match="set sdpa"):
-        check_attention(model, packing())
+        check_attention(model, packing(), torch.device("cpu"))
     with pytest.raises(ConfigError, match="max_tokens"):
         decode(Packing, {"max_tokens": 0, "rollout_tokens": 10, "attention": "sdpa"}, "stage.packing")

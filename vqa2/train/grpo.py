@@ -90,7 +90,7 @@ class GRPOTrainer(Trainer):
             eval_dataset=None if eval_rows is None else list(eval_rows),
             callbacks=[self.files, memory, *(callbacks or ())],
         )
-        check_attention(self.model, packing)
+        check_attention(self.model, packing, args.device)
         self.steps = Steps(
             accelerator=self.accelerator,
             roll=Roller(tokenizer, args.mask_truncated_completions, self._prepare_inputs, packing.rollout_tokens),

@@ -42,18 +42,24 @@ class Policy:
     per_device_train_batch_size is that times `num_generations`."""
 
     num_generations: Annotated[int, Ge(2)]
+    num_generations_eval: Annotated[int, Ge(1)] | None
     max_completion_length: Annotated[int, Ge(1)]
     temperature: Annotated[float, Gt(0)]
     top_k: Annotated[int, Ge(0)]
     top_p: Annotated[float, Interval(gt=0, le=1)]
     beta: Annotated[float, Ge(0)]
+    use_bias_correction_kl: bool
     epsilon: Annotated[float, Gt(0)]
-    epsilon_high: float | None
+    epsilon_high: Annotated[float, Gt(0)] | None
     loss_type: LossType
     scale_rewards: Scale
     importance_sampling_level: Level
     multi_objective_aggregation: Aggregation
     mask_truncated_completions: bool
+
+    def options(self) -> dict[str, Any]:
+        """As trl.GRPOConfig takes them."""
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
 
 @register("stage", "grpo")
@@ -125,11 +131,10 @@ class Grpo:
     def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
         data, made = context.spec.data, self.policy
         collator = Collator(processor, Path(data.root), context.spec.model.video, side="left", clips=context.clips)
-        options = {name: getattr(made, name) for name in type(made).__dataclass_fields__}
         arguments = GRPOConfig(
             per_device_train_batch_size=self.optim.batch_size * made.num_generations,
             **training_arguments(self.optim, context),
-            **options,
+            **made.options(),
         )
         trainer = GRPOTrainer(
             model,
