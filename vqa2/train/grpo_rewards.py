@@ -102,7 +102,7 @@ class Judge:
                 _check_column(column, entries, len(records))
             for value in [*(v for v in values if v is not None), *metrics.values()]:
                 if not (isinstance(value, Real) and math.isfinite(value)):
-                    raise ConfigError(f"reward {name}: gave {value!r}; numbers, or None where the reward does not apply")
+                    raise ConfigError(f"reward {name}: gave {value!r}; use None where the reward does not apply")
             made.parts[name] = [math.nan if v is None else float(v) for v in values]
             logged |= metrics
             made.extras.update(extras)
