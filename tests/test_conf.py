@@ -168,6 +168,8 @@ def test_stage_and_reward_settings_are_strict():
             "stage.policy.loss_type=drgrpo",
             "stage.policy.loss_type: input should be 'grpo', 'dr_grpo',",
         ),
+        ("stage.policy.max_completion_length=5", "stage.policy.max_completion_length: 5 tokens cannot hold an answer"),
+        ("stage.policy.epsilon_high=0.0", "stage.policy.epsilon_high: input should be greater than 0"),
         ("stage.rewards.format.weight=-1.0", "stage.rewards.format.weight: input should be greater than or equal to 0"),
         (
             "stage.rewards.format.name=formt",
