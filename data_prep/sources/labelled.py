@@ -134,6 +134,8 @@ class Labelled:
         tags = {"mos_raw": f"{row.mos:.10g}", "variant_of": self.dataset}
         if row.frames:
             tags |= {"set": "streaming", "fps": f"{row.fps:.6g}", "frames": str(row.frames)}
+        if "prompt" in row.cells:
+            tags["prompt"] = row.cells["prompt"]
         return Clip(
             id=f"{self.variant}/{row.id}", path=self._filled(self.path, names, row), dataset=self.variant, split=split,
             content=self.shown(row), kind=self.kind,
