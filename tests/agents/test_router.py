@@ -127,6 +127,8 @@ def test_the_chat_model_decides_type_experts_suspects_and_weights(clip, pool_of,
     assert json.loads(chat.reply["text"]) == reply
     assert chat.request["messages"][1]["content"][0]["type"] == "frames"
     assert trace.notes == ()
+    # Nor is anything said of priors that had no part.
+    assert router_of(pool, llm_of({"expert": reply}), priors="published").ask(clip).notes == ()
 
 
 def test_the_chat_model_is_told_the_priors_that_hold(clip, pool_of, router_of, llm_of):

@@ -35,7 +35,7 @@ def flags(*, iqa: bool, explicit: bool, region: bool, tool: bool) -> Flags:
 def plan(world: World, made: AgentSpec, task: Task) -> Plan:
     """The chat model's plan where it gives a valid one, else the rules'. A note names regions with boxes that the plan
     does not look at."""
-    decided = _planned(world, made, task)
+    decided = _measurable(world, made, _planned(world, made, task))
     for name in world.asked.regions:
         if name not in decided.query_scope:
             world.notes.add(f"planner: the query is not about the region {name!r}; its box is not used")
@@ -47,13 +47,13 @@ def _planned(world: World, made: AgentSpec, task: Task) -> Plan:
     reference = world.asked.reference is not None
     rules = by_rules(task.question, made, sorted(world.usable()), reference, regions)
     if not world.has_llm or not task.question:
-        return _measurable(world, made, rules)
+        return rules
     try:
         decided: Any = world.chat(_asked(world, task), contract(sorted(world.usable())), see=False)
     except StepFailed as err:
         world.notes.add(f"planner: rules planned, since the chat model gave no plan: {err.reason}")
-        return _measurable(world, made, rules)
-    return _measurable(world, made, Plan(**decided.model_dump()))
+        return rules
+    return Plan(**decided.model_dump())
 
 
 def by_rules(question: str, made: AgentSpec, tools: Sequence[str], reference: bool, regions: Sequence[str]) -> Plan:

@@ -138,14 +138,12 @@ def _decide(world: World, made: RouterSpec, known: Plain) -> Decision:
             return by_gate(world, made)
         except StepFailed as err:
             world.notes.add(f"router: the learned gate gave no decision: {err.reason}")
-    rules = by_rules(world, made, known)
-    if not world.has_llm:
-        return rules
-    try:
-        return by_chat(world, made, known)
-    except StepFailed as err:
-        world.notes.add(f"router: rules and priors decided, since the chat model gave no decision: {err.reason}")
-        return rules
+    if world.has_llm:
+        try:
+            return by_chat(world, made, known)
+        except StepFailed as err:
+            world.notes.add(f"router: rules and priors decided, since the chat model gave no decision: {err.reason}")
+    return by_rules(world, made, known)
 
 
 def _run(world: World, made: RouterSpec, known: Plain, decision: Decision) -> tuple[dict[str, Plain], dict[str, str]]:

@@ -136,11 +136,6 @@ class World:
         spent = sum(step.seconds for step in self.tape.steps)
         return None if self.budget.seconds is None else self.budget.seconds - spent
 
-    def experts_left(self) -> int | None:
-        """None without a bound."""
-        run = sum(step.kind == "tool" for step in self.tape.steps)
-        return None if self.budget.experts is None else self.budget.experts - run
-
     def tool(self, name: str, box: Box | None = None) -> Plain:
         """The calibrated reading of one expert, asked for once. StepFailed with the reason where there is none: a
         crash, a time-out and a used-up budget are evidence, not the end."""
@@ -214,11 +209,9 @@ class World:
         return self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
 
     def _tool(self, name: str, box: Box | None) -> Plain | str:
-        left, experts = self.seconds_left(), self.experts_left()
-        if experts is not None and experts <= 0:
-            return f"budget: {self.budget.experts} experts have run"
-        request = {"expert": name, "box": box}
+        left, request = self.seconds_left(), {"expert": name, "box": box}
         try:
+            self._check_experts()
             self._check_seconds()
             return self.tape.do("tool", request, lambda: self._run(name, box, left))
         except StepFailed as err:
@@ -239,6 +232,12 @@ class World:
         if reading.failure is not None:
             raise StepFailed(f"{reading.failure}: {reading.reason}", known)
         return known
+
+    def _check_experts(self) -> None:
+        """StepFailed once as many experts as may have run."""
+        most = self.budget.experts
+        if most is not None and sum(step.kind == "tool" for step in self.tape.steps) >= most:
+            raise StepFailed(f"budget: {most} experts have run")
 
     def _check_seconds(self) -> None:
         """StepFailed once the time is used up."""
