@@ -26,13 +26,14 @@ def videos(clips: Iterable[Clip]) -> list[Clip]:
 
 
 def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: str) -> Instruction:
-    """One instruction about a clip; carries the clip's distortion and rule as tags."""
+    """One instruction about a clip; carries the clip's distortion, rule and prompt (of a generated one) as tags."""
     first = clip.distortions[0] if clip.distortions else None
     known = {
         "distortion": first.name if first else "none",
         "variant": (first.variant or first.name) if first else "none",
         "mos_rule": clip.mos_rule,
         "split": clip.split,
+        **({"prompt": clip.tags["prompt"]} if "prompt" in clip.tags else {}),
     }
     return Instruction(
         id=f"{clip.id}{suffix}",

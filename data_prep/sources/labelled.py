@@ -161,6 +161,9 @@ class Labelled:
         tags = {"mos_raw": f"{row.mos:.10g}", "variant_of": self.dataset}
         if row.frames:
             tags |= {"set": "streaming", "fps": f"{row.fps:.6g}", "frames": str(row.frames)}
+        # The text that a generated clip was made from.
+        if "prompt" in row.cells:
+            tags["prompt"] = row.cells["prompt"]
         return Clip(
             id=f"{self.variant}/{row.id}", path=self.media(row, root), dataset=self.variant, split=split,
             content=self.shown(row), kind=self.kind,

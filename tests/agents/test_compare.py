@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agent_test_parts import Finding
 
 from vqa2.agents import __main__ as command
 from vqa2.agents._ablate import Weighed, ablation
@@ -104,7 +105,7 @@ def test_the_learned_router_and_tier_2_have_rows_and_costs(data_root, tmp_path):
     made = decode(CompareRun, composed("routing", settings(data_root, tmp_path)), "routing")
     helpers = Helpers(
         gates={"learned router": Contrast()},
-        localizer=lambda path, kind: {"types": ["noise"], "findings": []},
+        localizer=Finding({"types": ["noise"], "findings": []}),
         notes=(),
     )
     roots = {made.measured.root: made.measured.test}

@@ -50,7 +50,7 @@ def real(spec_: RealSpec, router: RouterSpec) -> list[Table]:
     train = _curved(names, curves, raw, target)
     cards = {
         name: Card(name=name, cost_s=0.0, strengths=(), license="", weights="", trained_on=(), calibration="",
-                   rmse=curve.rmse, reference=False, why_not="")
+                   rmse=curve.rmse, reference=False, prompt=False, why_not="")
         for name, curve in zip(names, curves)
     }  # fmt: skip
     return [table for file in spec_.test for table in _real_set(spec_, router, file, train, curves, cards)]
