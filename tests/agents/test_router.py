@@ -105,7 +105,11 @@ def test_what_is_wrong_with_the_published_priors_is_flagged():
         if total != pytest.approx(1.0)
     ]
     assert len(flagged) == 2
-    assert "dover" not in {name for row in priors["types"].values() for name in row}
+    named = {name for row in priors["types"].values() for name in row}
+    assert "dover" not in named
+    pool = set(composed("experts", ["experts=all"])["experts"]["tools"])
+    assert named - pool == {"rq_vqa"}
+    assert any(flag.startswith("rq_vqa: ") and "no expert here runs it" in flag for flag in priors["flagged"])
 
 
 def test_a_clip_higher_than_wide_is_short_form(tmp_path, pool_of, router_of):
