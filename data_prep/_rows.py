@@ -25,7 +25,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 class Row:
     """One usable line: `id` is the item's name in its dataset, `mos` is on the file's own scale; `cells` are all
     columns as text (a YAML's path pattern may use them); `frames` and `fps` of the played clip where the file tells
-    them."""
+    them; `split` where one file holds several."""
 
     id: str
     mos: float
@@ -34,6 +34,7 @@ class Row:
     stalls: tuple[Stall, ...] = ()
     frames: int = 0
     fps: float = 0.0
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

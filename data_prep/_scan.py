@@ -26,7 +26,8 @@ WINDOW = 1024
 class Scan:
     """One dataset after the first pass. Of its n usable rows: `keys` and `contents` uint64 `[n]` of id and content,
     `mos` `[n]` on the file's scale, `own` `[n]`: index into `names` of the distortion that the item's name tells, -1
-    for none; `split` `[n]`: index into `splits`. `lo`, `hi`: least and greatest opinion; `found`: well-formed rows per
+    for none; `split` `[n]`: index into `splits`. `lo`, `hi`: what 0-100 spans (Scale.span, else the least and greatest
+    opinion of the label files); `found`: well-formed rows per
     split, `excluded` per class of reason; `report` is the list of exclusions, a JSON-lines file."""
 
     part: Labelled
@@ -51,7 +52,7 @@ class Scan:
             if number < len(self.keys) and isinstance(row, Row) and key_of(row.id) == self.keys[number]:
                 number += 1
                 if wanted[number - 1]:
-                    yield self.part.clip(split, row, self.lo, self.hi)
+                    yield self.part.clip(split, row, self.lo, self.hi, root)
         if number < len(self.keys):
             raise DataError(f"{self.part.variant}: the label files changed while they were read; run again")
 
@@ -78,7 +79,7 @@ def scan(part: Labelled, root: Path, report: Path, index: MediaIndex | None, adv
         for window in batches(part.rows(root), WINDOW):
             rows = [item for item in window if not isinstance(item, Excluded)]
             lo, hi = min([lo, *(r.mos for _, r in rows)]), max([hi, *(r.mos for _, r in rows)])
-            problems = _problems(part, rows, index)
+            problems = _problems(part, root, rows, index)
             for item in window:
                 if isinstance(item, Excluded):
                     leave_out(item)
@@ -95,7 +96,9 @@ def scan(part: Labelled, root: Path, report: Path, index: MediaIndex | None, adv
                 own.append(names.index(distortion) if distortion else -1)
                 split.append(splits.index(name))
             advance(len(window))
-    if found and not lo < hi:
+    if part.scale.span is not None:
+        lo, hi = part.scale.span
+    elif found and not lo < hi:
         raise DataError(f"{part.variant}: all {found.total()} opinions are {lo:g}; nothing to scale")
     return Scan(
         part, np.array(keys, np.uint64), np.array(contents, np.uint64), np.array(mos), np.array(own, np.int8), names,
@@ -103,11 +106,11 @@ def scan(part: Labelled, root: Path, report: Path, index: MediaIndex | None, adv
     )  # fmt: skip
 
 
-def _problems(part: Labelled, rows: list[tuple[str, Row]], index: MediaIndex | None) -> dict[str, str]:
+def _problems(part: Labelled, root: Path, rows: list[tuple[str, Row]], index: MediaIndex | None) -> dict[str, str]:
     """id -> why its clip cannot be used."""
     if index is None:
         return {}
-    names = {row.id: part.media(row) for _, row in rows}
+    names = {row.id: part.media(row, root) for _, row in rows}
     errors = index.probe(list(names.values()), part.kind)
     return {ident: errors[path] for ident, path in names.items() if path in errors}
 

@@ -1,7 +1,7 @@
 """What set writers share: seeded generators per clip, selection of clips, rows."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,13 +26,14 @@ def videos(clips: Iterable[Clip]) -> list[Clip]:
 
 
 def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: str) -> Instruction:
-    """One instruction about a clip; carries the clip's distortion and rule as tags."""
+    """One instruction about a clip; carries the clip's distortion, rule and prompt (of a generated one) as tags."""
     first = clip.distortions[0] if clip.distortions else None
     known = {
         "distortion": first.name if first else "none",
         "variant": (first.variant or first.name) if first else "none",
         "mos_rule": clip.mos_rule,
         "split": clip.split,
+        **({"prompt": clip.tags["prompt"]} if "prompt" in clip.tags else {}),
     }
     return Instruction(
         id=f"{clip.id}{suffix}",
@@ -44,6 +45,13 @@ def row(clip: Clip, task: str, suffix: str, user: str, assistant: str, **tags: s
         mos=clip.mos,
         tags={**known, **tags},
     )
+
+
+def asked(questions: Sequence[str], seed: int, name: str, clip: Clip) -> str:
+    """A set's wording for a clip: drawn by seed for training; else the first, which inference asks."""
+    if clip.split != "train" or len(questions) == 1:
+        return questions[0]
+    return questions[int(rng_of(seed, name, "wording", clip.id).integers(len(questions)))]
 
 
 def by_split(rows: list[Instruction]) -> dict[str, list[Instruction]]:

@@ -16,10 +16,13 @@ from typing import Any
 
 from data_prep._files import read_record, recorded_media, sha256_of
 from data_prep._media import facts
+from data_prep._rows import json_items
 from data_prep.run import MARKER, DataPrepRun
+from data_prep.sets.released import Released
 from data_prep.sources.labelled import Excluded, Labelled
 from data_prep.sources.mixture import Mixture
-from vqa2.core.errors import DataError, MediaError
+from vqa2.core.config import build
+from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.progress import Bars, bars
 
 
@@ -45,7 +48,14 @@ def _diagnose(run: DataPrepRun, source: Any, shown: Bars) -> Diagnosis:
         parts = list(source.plan().parts.values())
     else:
         parts = [source] if isinstance(source, Labelled) else []
-    if parts:
+    released = [
+        made for made in (build("set", v, f"sets.{k}") for k, v in run.sets.items()) if isinstance(made, Released)
+    ]
+    if isinstance(source, Mixture) and not parts:
+        if not released:
+            raise ConfigError(f"set: {run.source['variant']} has its files in its sets; add set=vqa2_released")
+        found = [*map(_instructions, released), *found]
+    elif parts:
         found = [*_published(parts, Path(run.root or run.out), run.workers, shown), *found]
     else:
         note = f"source {run.source['name']} has no downloads; `python -m data_prep` makes its media"
@@ -100,6 +110,26 @@ def _published(parts: Sequence[Labelled], root: Path, workers: int, shown: Bars)
     yield Diagnosis(wanted=0, missing=(), broken=(), notes=(_disk(root, rooms),))
 
 
+def _instructions(made: Released) -> Diagnosis:
+    """The files of a released instruction set: there, readable to the end, and with as many records as they should."""
+    missing, broken = [], []
+    for name, expected in made.files.items():
+        path = Path(made.folder) / name
+        if not path.is_file():
+            missing.append(str(path))
+            continue
+        try:
+            count = sum(1 for _ in json_items(path, None))
+        except DataError as err:
+            broken.append((str(path), str(err)))
+            continue
+        if count != expected:
+            broken.append((str(path), f"{count} records, {expected} expected"))
+    notes = (f"{made.folder}: license: {made.license}", f"{made.folder}: where to get it: {made.obtain}",
+             f"{made.folder}: disk: {made.disk_gb:g} GB in all; the videos are those of other sources")  # fmt: skip
+    return Diagnosis(wanted=len(made.files), missing=tuple(missing), broken=tuple(broken), notes=notes)
+
+
 def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str, str]]]:
     """The media that a dataset's label files name, and what is wrong with these files."""
     media: dict[str, None] = {}
@@ -108,7 +138,7 @@ def _named(part: Labelled, root: Path) -> tuple[dict[str, None], list[tuple[str,
         for item in part.rows(root):
             if not isinstance(item, Excluded):
                 found[item[0]] += 1
-                media[part.media(item[1])] = None
+                media[part.media(item[1], root)] = None
     except DataError as err:
         return media, [(f"labels of {part.variant}", str(err))]
     wrong = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from scipy.io import savemat
 
 MOS = (10.0, 25.5, 40.0, 70.25, 90.0)
-ACR = (1.5, 2.25, 3.0, 3.5, 4.75)
+ACR = (1.5, 2.25, 3.0, 3.5, 4.6)
 
 
 def fast(*rows: tuple[str, float]) -> str:

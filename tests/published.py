@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from labels_form import FORMS, fast, vqathinker
+from labels_form import FORMS, VQC, fast, records, vqathinker
 from media import write_clip
 from PIL import Image
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
@@ -17,7 +17,7 @@ from vqa2.launch import composed
 from vqa2.model.motion import MotionConfig, MotionTower
 from vqa2.model.processing import train_tokenizer
 
-MOS = (12.0, 35.5, 51.0, 70.25, 93.0)
+MOS = (12.0, 35.5, 51.0, 70.25, 90.0)
 
 
 def lsvq(folder: str, mos: tuple[float, ...] = MOS) -> list[tuple[str, float]]:
@@ -30,6 +30,11 @@ def label_files(sources: list[str]) -> dict[str, str]:
         "lsvq_train": {"LSVQ/LSVQ_train_labels.txt": fast(*lsvq("yfcc-batch1"))},
         "lsvq_1080p": {"LSVQ/labels_1080p.txt": fast(*lsvq("yfcc-batch2"))},
         "lsvq_test": {"LSVQ/labels_test.txt": fast(*lsvq("ia-batch3"))},
+        # Of the five of each whole list, those that the paper did not train on.
+        "lsvq_1080p_2575": {
+            "LSVQ/LSVQ(test_1080p).json": records(*({"img_path": n, "mos": m} for n, m in lsvq("yfcc-batch2")[3:]))
+        },
+        "live_vqc_88": {"LIVE-VQC/live_VQC.json": records(*({"img_path": n, "mos": 0.5} for n in VQC[3:]))},
         "vqathinker_lsvq_test": vqathinker("LSVQ", "LSVQ_whole_test_ds_score.json", [n for n, _ in lsvq("ia-batch3")]),
     }
     return {name: text for source in sources for name, text in (FORMS | lists)[source].items()}
@@ -56,7 +61,7 @@ def write_dataset(root: Path, sources: list[str], frames: int = 12) -> None:
         for item in part.rows(root):
             if isinstance(item, Excluded):
                 continue
-            path, number = root / part.media(item[1]), number + 1
+            path, number = root / part.media(item[1], None), number + 1
             path.parent.mkdir(parents=True, exist_ok=True)
             if part.kind == "image":
                 Image.fromarray(picture(number)).save(path)

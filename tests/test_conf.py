@@ -18,7 +18,7 @@ from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError
 from vqa2.evaluate import EvalRun
 from vqa2.experts.localization.train import LocalizationRun
-from vqa2.experts.measure import ExpertsRun
+from vqa2.experts.measure import ExpertsCommand
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.tables import TableRun
 from vqa2.train.plan import TrainRun
@@ -83,15 +83,22 @@ def check(path: Path) -> None:
     elif group in ("priors", "voice", "summary", "localize", "decider"):
         where = {"priors": "router.priors", "summary": "router.summary"}.get(group, group)
         values = composed("eval", ["predictor=router", f"{group}@predictor.{where}={name}"])
-        build("predictor", values["predictor"], "predictor")
+        if (group, name) == ("priors", "fitted"):
+            # Read at once, so that it is refused where nothing has been fitted.
+            values["predictor"]["router"]["priors"] = {"file": "nowhere"}
+            with pytest.raises(ConfigError, match="nowhere: no fitted priors; `python -m vqa2.agents`"):
+                build("predictor", values["predictor"], "predictor")
+        else:
+            build("predictor", values["predictor"], "predictor")
     elif group == "expert":
         # Each is composed as part of the pools; alone it needs no composition.
         build("expert", yaml.safe_load(path.read_text(encoding="utf-8")), f"experts.tools.{name}")
     elif group == "experts":
-        made = decode(ExpertsRun, composed("experts", [f"experts={name}"]), "experts")
+        made = decode(ExpertsCommand, composed("experts", [f"experts={name}"]), "experts")
         assert made.experts.tools
         for key, values in made.experts.tools.items():
             build("expert", values, f"experts.tools.{key}")
+            assert values.get("timeout_s", 0) < made.experts.timeout_s, f"{key}: the pool would end it first"
     else:
         roots = {
             "train": lambda: train("stage=base"),
@@ -168,6 +175,8 @@ def test_stage_and_reward_settings_are_strict():
             "stage.policy.loss_type=drgrpo",
             "stage.policy.loss_type: input should be 'grpo', 'dr_grpo',",
         ),
+        ("stage.policy.max_completion_length=5", "stage.policy.max_completion_length: 5 tokens cannot hold an answer"),
+        ("stage.policy.epsilon_high=0.0", "stage.policy.epsilon_high: input should be greater than 0"),
         ("stage.rewards.format.weight=-1.0", "stage.rewards.format.weight: input should be greater than or equal to 0"),
         (
             "stage.rewards.format.name=formt",

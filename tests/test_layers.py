@@ -14,6 +14,7 @@ ENTRY = {
     "vqa2/tables.py",
     "vqa2/api.py",
     "vqa2/cli.py",
+    "vqa2/programs.py",
     "vqa2/serve.py",
     "vqa2/__init__.py",
     "vqa2/experts/__main__.py",

@@ -19,10 +19,11 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.evaluate import EvalRun, evaluate
 from vqa2.launch import composed
 from vqa2.tables import main as table
+from vqa2.train.data import DataSpec, ensure_data
 from vqa2.train.plan import train
 
 PARTS = ["koniq_10k", "kadid_10k", "live_qualcomm", "lsvq_train", "lsvq_1080p", "lsvq_test", "waterloo_sqoe_1",
-         "waterloo_sqoe_3", "live_nflx_2", "live_vqc", "videofeedback"]  # fmt: skip
+         "waterloo_sqoe_3", "live_nflx_2", "live_vqc", "videofeedback", "lsvq_1080p_2575", "live_vqc_88"]  # fmt: skip
 COUNTS = {
     "distortion_spatial": {"koniq_10k.count": 4, "kadid_10k.count": 3},
     "distortion_temporal": {"live_qualcomm.count": 2, "live_qualcomm.cuts": 3, "lsvq_train.count": 2,
@@ -60,8 +61,8 @@ def data(home):
     elsewhere.mkdir(parents=True)
     (root / "LSVQ").symlink_to(elsewhere)
     write_dataset(root, PARTS)
-    prepared("python -m data_prep source=vqa2 set=vqa2 root=data/vqa2", *FEW)
-    prepared("python -m data_prep source=vqa2 set=depict root=data/vqa2", *FEW)
+    prepared("python -m data_prep source=vqa2_leakfree set=vqa2 out=data/vqa2", *FEW)
+    prepared("python -m data_prep source=vqa2_leakfree set=depict out=data/vqa2", *FEW)
     told = [json.loads(line) for line in (root / "depict.train.jsonl").read_text().splitlines()]
     written = [
         {**row, "overall": "The video is blurry and noisy.", "in_context": ["At the end the camera shakes."]}
@@ -70,7 +71,7 @@ def data(home):
     (home / "depictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     values = composed("extend", ["depictions=depictions.jsonl", "out=data/extended"])
     extend(decode(ExtendRun, values, "extend"), Console(quiet=True))
-    prepared("python -m data_prep source=vqa2 set=understanding_extended root=data/vqa2 "
+    prepared("python -m data_prep source=vqa2_leakfree set=understanding_extended out=data/vqa2 "
              "sets.understanding.file=data/extended/extended.jsonl",
              "sets.understanding.quotas=[{sources: [lsvq_train, lsvq_1080p, live_vqc], rows: 12}, "
              "{sources: [videofeedback], rows: 3}]", *FEW)  # fmt: skip
@@ -97,8 +98,8 @@ def trained(home, data, start):
 
 
 def test_doctor_finds_the_data_whole(data):
-    with pytest.raises(DataError, match=r"0 of 140 files missing, 14 broken"):
-        CliRunner().invoke(app, ["doctor", "data=vqa2", "workers=1"], catch_exceptions=False)
+    with pytest.raises(DataError, match=r"0 of 146 files missing, 16 broken"):
+        CliRunner().invoke(app, ["doctor", "data=vqa2_leakfree", "out=data/vqa2", "workers=1"], catch_exceptions=False)
 
 
 def test_what_data_prep_writes_is_what_the_stages_read(data):
@@ -182,3 +183,17 @@ def test_weights_that_cannot_be_had_are_one_line(data, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"model.tokenizer: llava-hf/.*: no such folder.*hf download.*HF_HUB_OFFLINE"):
         train("distortion", [*SMALL, f"data.root={data}", f"out={tmp_path}", "stage.init_from=auto"], composed)
+
+
+def test_training_on_what_the_tables_are_measured_on_is_refused(data, tmp_path):
+    """Clips of LSVQ-1080p and LIVE-VQC that the mixture draws itself, not those that the released lists leave."""
+    root = tmp_path / "vqa2"
+    shutil.copytree(data, root, symlinks=True)
+    drawn = [f.replace("lsvq_1080p.count=2", "lsvq_1080p.count=5").replace("live_vqc.count=2", "live_vqc.count=5")
+             for f in FEW]  # fmt: skip
+    prepared(f"python -m data_prep source=vqa2 set=depict out={root}", *drawn)
+    (root / "depict.train.jsonl").rename(root / "understanding.train.jsonl")
+    values = composed("train", ["stage=scoring", "preset=paper", f"data.root={root}"])["data"]
+    held = r"4 training clips .*LSVQ/yfcc-batch2/3.mp4 is in .*LIVE-VQC/Video/A004.mp4 is in .*live_VQC"
+    with pytest.raises(DataError, match=held):
+        ensure_data(decode(DataSpec, values, "data"), composed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,13 +15,14 @@ from vqa2.core.errors import ConfigError, MediaError, UserError
 from vqa2.core.progress import bars
 from vqa2.launch import exit_code
 
+if TYPE_CHECKING:
+    from vqa2.agents.trace import Trace
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 MODEL = Annotated[str, typer.Option("--model", help="run or model folder")]
-# `--set llm=http` chooses a component of a group; other settings are values of the predictor.
-_GROUPS = {name: name for name in ("llm", "experts", "voice", "decider", "localize")} | {"priors": "router.priors"}
 DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
 
 
@@ -121,6 +122,8 @@ SET = Annotated[
     list[str] | None, typer.Option("--set", help="setting of conf/predictor, as key=value; may be repeated")
 ]
 HTML = Annotated[Path | None, typer.Option(help="page of the trace to write")]
+REFERENCE = Annotated[Path | None, typer.Option(help="undistorted original, for full-reference experts")]
+PROMPT = Annotated[str | None, typer.Option(help="text that the clip was generated from, for experts that need it")]
 
 
 @app.command()
@@ -130,26 +133,45 @@ def ask(
     model: MODEL = "runs/tiny/understanding",
     device: DEVICE = "cpu",
     agent: Annotated[bool, typer.Option("--agent", help="let the agent answer, with experts and evidence")] = False,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="name=left,top,right,bottom in shares of the picture: experts see its crop; may be repeated"),
+    ] = None,
+    reference: REFERENCE = None,
+    prompt: PROMPT = None,
     settings: SET = None,
     html: HTML = None,
 ) -> None:
     """Answers a question about one clip: a trained model, or with --agent planner, experts and summarizer."""
     if agent:
-        _program("agent", target, question, settings or [], html)
-    else:
-        out.print(_load(model, device).ask(target, question), markup=False)
+        from vqa2.programs import item, region_of, run
+
+        regions = dict(map(region_of, region or []))
+        crops = ["agent.regions=crops"] if regions else []
+        asked = item(target, question=question, reference=reference, prompt=prompt, regions=regions)
+        _told(*run("agent", asked, [*crops, *(settings or [])]), html)
+        return
+    given = {"--region": region, "--reference": reference, "--prompt": prompt, "--set": settings, "--html": html}
+    unused = [name for name, value in given.items() if value]
+    if unused:
+        raise ConfigError(f"{unused[0]}: only the agent takes it; add --agent")
+    out.print(_load(model, device).ask(target, question), markup=False)
 
 
 @app.command()
 def route(
     target: Path,
     tier: Annotated[int, typer.Option(help="0: one expert, 1: several, 2: with localization")] = 1,
-    reference: Annotated[Path | None, typer.Option(help="pristine clip, for full-reference experts")] = None,
+    reference: REFERENCE = None,
+    prompt: PROMPT = None,
     settings: SET = None,
     html: HTML = None,
 ) -> None:
     """Scores one clip by experts that are chosen and weighted for it (0-100, larger is better)."""
-    _program("router", target, None, [f"router.tier={tier}", *(settings or [])], html, reference)
+    from vqa2.programs import item, run
+
+    asked = item(target, reference=reference, prompt=prompt)
+    _told(*run("router", asked, [f"router.tier={tier}", *(settings or [])]), html)
 
 
 @app.command()
@@ -268,7 +290,9 @@ def doctor(
     name = pop(overrides, "data")
     if name is None:
         raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
-    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
+    # A source's own sets have files, too (vqa2_released).
+    own = [f"set={name}"] if name in options("set") and not any(o.startswith("set=") for o in overrides) else []
+    run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *own, *overrides]), "data_prep")
     found = diagnose(run, build("source", run.source, "source"), progress=True)
     for file in found.missing:
         out.print(f"missing: {file}", markup=False, soft_wrap=True)
@@ -280,42 +304,23 @@ def doctor(
     verdict(name, found)
 
 
-def _program(
-    name: str, target: Path, question: str | None, settings: list[str], html: Path | None, reference: Path | None = None
-) -> None:
-    """Runs the router or the agent as conf/predictor has it, prints the answer, what it cost and where its trace is."""
+def _told(trace: "Trace", path: Path, html: Path | None) -> None:
+    """Prints the answer of the router or the agent, its notes, what it cost and where its trace is; then the page."""
     from vqa2.agents.view import write_page
-    from vqa2.agents.world import Asked
-    from vqa2.core.config import build
-    from vqa2.launch import composed
-    from vqa2.model.predict import kind_of
 
-    groups, values = [], []
-    for item in settings:
-        key, _, value = item.partition("=")
-        if key in _GROUPS:
-            groups.append(f"{key}@predictor.{_GROUPS[key]}={value}")
-        else:
-            values.append(f"predictor.{item}")
-    made = build("predictor", composed("eval", [f"predictor={name}", *groups, *values])["predictor"], "predictor")
-    if not any(Path(made.experts.calibration).glob("*.json")):
-        raise ConfigError(f"{made.experts.calibration}: no expert is calibrated; run `python -m vqa2.experts` first")
-    predictor = made.open()
-    asked = Asked(id=target.name, path=target.resolve(), kind=kind_of(target), question=question, reference=reference)
-    trace, path = predictor.trace(asked)
     left_out = [f"{tool} is left out: {reason}" for tool, reason in trace.config["left_out"].items()]
     for note in (*left_out, *trace.notes):
         err.print(f"note: {note}", markup=False, soft_wrap=True)
-    if html is not None:
-        write_page(html, trace)
-    spent = trace.spending
+    spent, result = trace.spending, trace.result
     cost = f"{spent['seconds']:.2f} s, {spent['experts']} experts, {spent['llm_calls']} chat tries"
     err.print(f"{cost}; trace: {path}", soft_wrap=True)
-    if "error" in trace.result:
-        reason = trace.result["error"]
-        raise UserError(reason if reason.startswith(str(asked.path)) else f"{target}: {reason}")
-    result = trace.result
-    out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
+    if "error" not in result:
+        out.print(f"{100 * result['score01']:.2f}" if "score01" in result else result["text"], markup=False)
+    if html is not None:
+        write_page(html, trace)
+    if "error" in result:
+        reason, media = result["error"], trace.query["path"]
+        raise UserError(reason if reason.startswith(media) else f"{media}: {reason}")
 
 
 def _load(folder: str, device: str, reasoning: bool = False):

@@ -15,7 +15,8 @@ from data_prep._sample import ranked
 from data_prep.sources.labelled import Excluded, key_of
 from vqa2.core.config import register, spec
 from vqa2.core.errors import DataError
-from vqa2.core.records import Clip, Instruction
+from vqa2.core.prompts import open_prompt
+from vqa2.core.records import Clip, Instruction, Turn
 
 _FORM = TypeAdapter(Instruction)
 
@@ -30,10 +31,12 @@ class Quota:
 
 @register("set", "extended")
 class Extended:
-    """`file`: JSON lines of instructions whose clip_id and media are those of clips of this set. `quotas` per group of
-    datasets; without any, all rows are used."""
+    """`file`: JSON lines of instructions whose clip_id and media are those of clips of this set. `wrapper` stands
+    around the first question of a row, in place of its `<video>` and line break; null: nothing does. `quotas` per
+    group of datasets; without any, all rows are used."""
 
     file: str | None
+    wrapper: str | None
     quotas: tuple[Quota, ...]
 
     def inputs(self) -> list[Path]:
@@ -83,12 +86,25 @@ class Extended:
             row, reason = _decoded(values)
             ident = str(values.get("id", "")) if isinstance(values, dict) else ""
             if row is not None:
-                reason = _misfit(row, known, seen)
+                reason = _misfit(row, known, seen) or self._unwrappable(row)
                 seen.add(key_of(row.id))
             if reason or row is None:
                 yield Excluded(source="extended", where=where, id=ident, reason=reason)
             else:
-                yield replace(row, tags={**row.tags, "split": known[row.clip_id][1]})
+                turns = self._wrapped(row.turns)
+                yield replace(row, turns=turns, tags={**row.tags, "split": known[row.clip_id][1]})
+
+    def _unwrappable(self, row: Instruction) -> str:
+        plain = row.turns[0].user.startswith(open_prompt(""))
+        return (
+            "" if plain or self.wrapper is None else "broken row: the question does not begin with <video>, line break"
+        )
+
+    def _wrapped(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        if self.wrapper is None:
+            return turns
+        question = turns[0].user.removeprefix(open_prompt(""))
+        return (replace(turns[0], user=self.wrapper.format(question=question)), *turns[1:])
 
 
 def _misfit(row: Instruction, known: dict[str, tuple[str, str]], seen: set[int]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import MinLen
+from annotated_types import Ge, Gt, MinLen
 
 from data_prep._rows import Bad, json_items
 from data_prep.sources.labelled import Excluded
@@ -18,26 +18,36 @@ MARK = re.compile("<image>")
 
 @register("set", "released")
 class Released:
-    """`files`: the JSON files in `folder`; `task` of their rows. Their videos lie under the data root by the paths that
-    the rows name; `folders` gives another folder to a first part of these paths."""
+    """`files`: the JSON files in `folder` and how many records each should hold; `task` of their rows. Their videos lie
+    under the data root by the paths that the rows name; `folders` gives another folder to a first part of these paths.
+    `disk_gb`: all these files, without videos."""
 
-    files: Annotated[tuple[str, ...], MinLen(1)]
+    files: Annotated[dict[str, Annotated[int, Ge(1)]], MinLen(1)]
     folder: str
     task: str
     folders: dict[str, str]
+    license: str
+    obtain: str
+    disk_gb: Annotated[float, Gt(0)]
 
     def inputs(self) -> list[Path]:
         """The JSON files."""
         return [Path(self.folder) / name for name in self.files]
 
     def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction | Excluded]:
-        """The rows of the files, in order. `clips` are not asked: the files name their own."""
-        for path in self.inputs():
+        """The rows of the files, in order, and what cannot be used; a file with another number of records than it
+        should hold is listed, too. `clips` are not asked: the files name their own."""
+        for name, expected in self.files.items():
+            path, found = Path(self.folder) / name, 0
             for item in json_items(path, None):
+                found += 1
                 if isinstance(item, Bad):
                     yield Excluded(source="released", where=item.where, id="", reason=item.reason)
                     continue
                 yield self._row(path.stem, *item)
+            if found != expected:
+                reason = f"other count: {found} records, {expected} expected"
+                yield Excluded(source="released", where=name, id="", reason=reason)
 
     def _row(self, stem: str, where: str, item: Any) -> Instruction | Excluded:
         turns = _turns(item.get("conversations")) if isinstance(item, dict) else "broken row: no record"

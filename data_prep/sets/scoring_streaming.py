@@ -15,13 +15,15 @@ from vqa2.core.scale import level_of
 @register("set", "scoring_streaming")
 class ScoringStreaming:
     """Texts. `user` has the places {told} and {question}, and {seconds}, {images} (key frames), {frames} of the clip
-    and {motion_frames} (its multiple of 4). `digits` has {stalls}; `summary` {events}, {frames}, {percent},
-    {durations}, {since}, {since_percent} and {buffering}, for which `initial` ({initial} frames) stands where there is
-    some; `smooth` stands for no stall. `question` closes both formats."""
+    and {motion_frames} (its multiple of 4). `digits` has {stalls}; `summary` {events}, {frames}, {percent}, {since},
+    {since_percent}, {initial} (frames of initial buffering), {durations}, for which `several` stands where there is
+    more than one stall, and {buffering}, for which `initial` stands where there is some; `smooth` stands for no stall.
+    `question` closes both formats."""
 
     user: str
     digits: str
     summary: str
+    several: str
     initial: str
     smooth: str
     question: str
@@ -51,7 +53,7 @@ class ScoringStreaming:
             events=len(runs),
             frames=sum(runs),
             percent=100 * sum(runs) / len(mask),
-            durations=", ".join(map(str, runs)),
+            durations=self.several.format(durations=", ".join(map(str, runs))) if len(runs) > 1 else "",
             buffering=self.initial.format(initial=initial) if initial else "",
             initial=initial,
             since=since,

@@ -15,7 +15,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 from PIL import Image
 
-from data_prep._build import make_jobs, run_jobs
+from data_prep._build import Job, make_jobs, run_jobs
 from data_prep._degrade import COLOR
 from data_prep._recipe import Recipe
 from vqa2.core.config import register
@@ -77,6 +77,11 @@ class Folder:
         self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
     ) -> tuple[list[Clip], list[tuple[str, str]]]:
         """Writes `root/media` and returns (clips, unreadable or too short files and impossible clips with reasons)."""
+        jobs, left_out = self.jobs(seed)
+        return run_jobs(root, self.recipe, jobs, workers, advance), left_out
+
+    def jobs(self, seed: int) -> tuple[list[Job], list[tuple[str, str]]]:
+        """What `clips` makes, and what cannot be made with the reason."""
         usable, excluded = self._files()
         order = np.random.default_rng(seed).permutation(len(usable))
         held_out = min(len(usable) - 1, max(1, round(self.test_share * len(usable))))
@@ -92,7 +97,7 @@ class Folder:
             return FileShot(material.path.name, str(material.path), tags, start, number)
 
         jobs, left_out = make_jobs(self.recipe, shots, seed, "folder")
-        return run_jobs(root, self.recipe, jobs, workers, advance), excluded + left_out
+        return jobs, excluded + left_out
 
     def _shows(self, material: Material, variant: str | None) -> bool:
         if variant in COLOR:

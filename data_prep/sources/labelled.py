@@ -1,7 +1,7 @@
 """Source `labelled`: a published dataset, from its own label files. What differs between datasets is their YAML.
 
-Opinions are scaled to 0-100 by the least and greatest one among the dataset's usable rows (VQA², section 3.1), turned
-round where the dataset counts damage. Rows that cannot be used are listed; none is repaired.
+Opinions are scaled to 0-100 by the least and greatest one of the dataset (VQA², section 3.1), turned round where the
+dataset counts damage. Rows that cannot be used are listed; none is repaired.
 """
 
 import hashlib
@@ -16,18 +16,43 @@ from annotated_types import Ge, Gt, MinLen
 
 from data_prep._rows import Bad, Row
 from vqa2.core.config import build, register, spec
-from vqa2.core.errors import DataError
+from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Clip, Distortion, Kind
+
+ROUNDING = 1e-3
+"""Share of the span by which a copy's rounded opinion may pass the span's ends; it then counts as the end."""
 
 
 @spec
 class Scale:
     """The scale that people rated on: an opinion outside `lo` .. `hi` is an error of the file. `better` is the end that
-    good clips have."""
+    good clips have. `span`: the least and greatest opinion of the whole dataset, where a list holds a part of it, so
+    that a clip has one level in every list; null: the label files hold the whole, and tell."""
 
     lo: float
     hi: float
     better: Literal["higher", "lower"]
+    span: tuple[float, float] | None
+
+    def __post_init__(self) -> None:
+        if self.span is not None and not self.lo <= self.span[0] < self.span[1] <= self.hi:
+            raise ConfigError(f"scale.span: {list(self.span)} is no interval inside {self.lo:g} .. {self.hi:g}")
+
+    def wrong(self, mos: float) -> str:
+        """Why an opinion cannot be one of this dataset, or nothing."""
+        if not self.lo <= mos <= self.hi:
+            return f"MOS out of range: {mos} is not in {self.lo:g} .. {self.hi:g}"
+        if self.span is None:
+            return ""
+        least, most = self.span
+        near = ROUNDING * (most - least)
+        said = f"MOS out of range: {mos} is not in {least:g} .. {most:g}, where the dataset's opinions lie (scale.span)"
+        return "" if least - near <= mos <= most + near else said
+
+    def on_100(self, mos: float, lo: float, hi: float) -> float:
+        """An opinion on 0-100, larger is better, by the dataset's least and greatest one."""
+        share = min(1.0, max(0.0, (mos - lo) / (hi - lo)))
+        return 100 * (share if self.better == "higher" else 1 - share)
 
 
 @spec
@@ -53,11 +78,13 @@ class Excluded:
 
 @register("source", "labelled")
 class Labelled:
-    """`dataset` is the published name, `variant` this file's (the same name means different sets elsewhere). `files`:
-    label files per split, relative to the root (of a list in the list, the first that is there); `expected` rows per
-    split. `path` of a clip, relative to the root, and `content` (what must not lie in two splits) are patterns over id,
-    stem, folder, head (of the stem, up to the first `_`), part[i] (the stem between `_`) and the file's own columns.
-    `broken` items are left out with their reasons. `disk_gb`: all clips of the dataset as published; null: unknown."""
+    """`dataset` is the published name, `variant` this file's (the same name means different sets elsewhere).
+    `files`: label files per split, relative to the root (of a list in the list, the first that is there; none
+    where the files of another split hold its rows, too); `expected` rows per split. `path` of a clip, relative
+    to the root (of several, the first that is there, else the first), and `content` (what must not lie in two
+    splits) are patterns over id, stem, folder, head (of the stem, up to the first `_`), part[i] (the stem
+    between `_`) and the file's own columns. `broken` items are left out with their reasons. `disk_gb`: all clips
+    of the dataset as published; null: unknown."""
 
     dataset: str
     variant: Annotated[str, MinLen(1)]
@@ -65,7 +92,7 @@ class Labelled:
     files: dict[str, tuple[str | tuple[str, ...], ...]]
     expected: dict[str, Annotated[int, Ge(0)]]
     scale: Scale
-    path: str
+    path: str | Annotated[tuple[str, ...], MinLen(1)]
     content: str
     distortions: OwnDistortions | None
     broken: dict[str, str]
@@ -85,7 +112,8 @@ class Labelled:
 
     def named_files(self, split: str) -> str:
         """The label files of a split in words."""
-        return ", ".join(name if isinstance(name, str) else " or ".join(name) for name in self.files[split])
+        names = [name if isinstance(name, str) else " or ".join(name) for name in self.files[split]]
+        return ", ".join(names) or f"split {split} of {self.dataset}"
 
     def rows(self, root: Path) -> Iterator[tuple[str, Row] | Excluded]:
         """(split, row) of all items in the order of the files; broken, repeated and out-of-range ones are
@@ -108,7 +136,7 @@ class Labelled:
                 if not path.exists():
                     raise DataError(f"{path}: no such label file; where to get it: {self.obtain}")
             for row in reader.read(paths):
-                yield split, row
+                yield (isinstance(row, Row) and row.split) or split, row
 
     def _wrong(self, row: Row, seen: set[int]) -> str:
         key = key_of(row.id)
@@ -117,33 +145,39 @@ class Labelled:
         seen.add(key)
         if row.id in self.broken:
             return f"known broken: {self.broken[row.id]}"
-        if not self.scale.lo <= row.mos <= self.scale.hi:
-            return f"MOS out of range: {row.mos} is not in {self.scale.lo:g} .. {self.scale.hi:g}"
+        if wrong := self.scale.wrong(row.mos):
+            return wrong
         try:
-            self.media(row), self.shown(row), self.distortion(row)
+            self.media(row, None), self.shown(row), self.distortion(row)
         except DataError:
             raise
         except (IndexError, ValueError) as err:
             return f"broken row: the name does not fit the dataset's patterns ({err})"
         return ""
 
-    def clip(self, split: str, row: Row, lo: float, hi: float) -> Clip:
-        """The clip of a row; `lo` and `hi` are the dataset's least and greatest usable opinions."""
+    def clip(self, split: str, row: Row, lo: float, hi: float, root: Path) -> Clip:
+        """The clip of a row; `lo` and `hi` are the dataset's least and greatest opinions."""
         names = _names(row.id)
-        share = (row.mos - lo) / (hi - lo)
         tags = {"mos_raw": f"{row.mos:.10g}", "variant_of": self.dataset}
         if row.frames:
             tags |= {"set": "streaming", "fps": f"{row.fps:.6g}", "frames": str(row.frames)}
+        # The text that a generated clip was made from.
+        if "prompt" in row.cells:
+            tags["prompt"] = row.cells["prompt"]
         return Clip(
-            id=f"{self.variant}/{row.id}", path=self._filled(self.path, names, row), dataset=self.variant, split=split,
+            id=f"{self.variant}/{row.id}", path=self.media(row, root), dataset=self.variant, split=split,
             content=self.shown(row), kind=self.kind,
-            mos=100 * (share if self.scale.better == "higher" else 1 - share), mos_rule="mos",
+            mos=self.scale.on_100(row.mos, lo, hi), mos_rule="mos",
             distortions=self._told(names, row), stalls=row.stalls, tags=tags,
         )  # fmt: skip
 
-    def media(self, row: Row) -> str:
-        """The row's media file, relative to the root."""
-        return self._filled(self.path, _names(row.id), row)
+    def media(self, row: Row, root: Path | None) -> str:
+        """The row's media file, relative to the root. Without a root, the first of several names is taken."""
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        made = [self._filled(path, _names(row.id), row) for path in paths]
+        if root is None or len(made) == 1:
+            return made[0]
+        return next((name for name in made if (root / name).exists()), made[0])
 
     def shown(self, row: Row) -> str:
         """The content that the row's clip shows, the same in every variant of the dataset."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Interval
 
-from data_prep._build import Recipe, make_jobs, run_jobs
+from data_prep._build import Job, Recipe, make_jobs, run_jobs
 from data_prep._contents import Content, catalog, picture
 from data_prep._degrade import COLOR, TEMPORAL_VARIANTS
 from data_prep._scene import Scene, detail, draw_scene, render
@@ -54,6 +54,11 @@ class Synthetic:
         self, root: Path, seed: int, workers: int, advance: Callable[[int, int], None]
     ) -> tuple[list[Clip], list[tuple[str, str]]]:
         """Writes `root/media` and returns (clips, exclusions with reasons)."""
+        jobs, left_out = self.jobs(seed)
+        return run_jobs(root, self.recipe, jobs, workers, advance), left_out
+
+    def jobs(self, seed: int) -> tuple[list[Job], list[tuple[str, str]]]:
+        """What `clips` makes, and what cannot be made with the reason."""
         known = catalog()
         for name in self.test_contents:
             if name not in known:
@@ -80,8 +85,7 @@ class Synthetic:
             centers = tuple((float(x), float(y)) for x, y in rng.uniform(0.3, 0.7, (self.places, 2)))
             return SceneShot(content.name + number, other.name, tags, scene, centers)
 
-        jobs, left_out = make_jobs(self.recipe, shots, seed, "synthetic")
-        return run_jobs(root, self.recipe, jobs, workers, advance), left_out
+        return make_jobs(self.recipe, shots, seed, "synthetic")
 
     def _check_pools(self, pools: dict[str, list[Content]]) -> None:
         """Every draw finds a content: colored photographs and textures in both splits, as far as they are asked for."""

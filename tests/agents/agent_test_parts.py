@@ -1,15 +1,19 @@
 """Experts whose scores the test names, and programs that record, write and replay whatever they are asked."""
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import yaml
 
+from vqa2.agents.item import Asked
 from vqa2.agents.run import check, live
 from vqa2.agents.trace import read_trace, write_trace
-from vqa2.agents.world import Asked, Means
+from vqa2.agents.world import Means
 from vqa2.core.config import register
+from vqa2.core.errors import DataError
 from vqa2.experts._frames import sampled
 from vqa2.experts.base import Info, Raw
 from vqa2.launch import conf_dir
@@ -115,3 +119,35 @@ class Spoken:
     def say(self, path, kind, question):
         self.asked.append(question)
         return self.words
+
+
+class Trusting:
+    """A learned gate that says what it is told."""
+
+    name = "trusting"
+
+    def __init__(self, weights, note="", uncertainty=7.5, fails=""):
+        self.said = {"content_type": "CG", "weights": weights, "uncertainty": uncertainty, "note": note}
+        self.fails = fails
+
+    def __call__(self, path, kind, experts):
+        assert set(self.said["weights"]) <= set(experts)
+        if self.fails:
+            raise DataError(self.fails)
+        return self.said
+
+
+def one_second_a_step(monkeypatch) -> None:
+    """Every call outside takes one second on the tape."""
+    monkeypatch.setattr("vqa2.agents.trace.time", SimpleNamespace(perf_counter=count(0.0).__next__))
+
+
+@dataclass
+class Finding:
+    """A localizer that says what it is told."""
+
+    said: dict
+    name: str = "finding"
+
+    def __call__(self, path, kind):
+        return self.said

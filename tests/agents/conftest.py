@@ -64,12 +64,12 @@ def llm_of(tmp_path):
 def router_of(tmp_path, pool_of):
     """A router with the shipped values; `changes` are dotted overrides of the router's settings."""
 
-    def make(pool: Pool, llm=None, *changes: str, localizer=None, priors="equal") -> Made:
+    def make(pool: Pool, llm=None, *changes: str, localizer=None, gate=None, priors="equal") -> Made:
         chosen = ["predictor=router", f"priors@predictor.router.priors={priors}"]
         overrides = [*chosen, *(f"predictor.router.{c}" for c in changes)]
         values = composed("eval", overrides)["predictor"]["router"]
         spec = decode(RouterSpec, values, "router")
-        return Made(tmp_path, "router", spec, Means(pool=pool, llm=llm, voice=None, localizer=localizer))
+        return Made(tmp_path, "router", spec, Means(pool=pool, llm=llm, voice=None, localizer=localizer, gate=gate))
 
     return make
 

@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from agent_test_parts import INFO, Spoken, http_values, told
+from agent_test_parts import INFO, Spoken, http_values, one_second_a_step, told
 from llm_server import Act, serving
 from media import write_clip
 from PIL import Image
 
 from vqa2.agents.executor import lookup
 from vqa2.agents.fusion import fuse_levels
-from vqa2.agents.world import cards
+from vqa2.agents.item import cards
 from vqa2.core.prompts import closed_prompt, open_prompt
 
 FLAGS = {"distortion_detection": True, "distortion_analysis": True, "tool_selection": True, "tool_execute": True}
@@ -128,6 +128,16 @@ def test_a_crash_is_evidence_and_all_tools_failing_leaves_the_levels_or_an_error
     assert any("gone" in e["text"] for e in trace.working["evidence"]["entries"] if e["kind"] == "failure")
 
 
+def test_after_the_seconds_our_model_is_not_asked(clip, pool_of, agent_of, monkeypatch):
+    """The probe is the first second, the tool the second."""
+    one_second_a_step(monkeypatch)
+    pool, voice = pool_of(noise=told(20.0)), Spoken(level=(0.0, 1.0, 0.0, 0.0, 0.0))
+    trace = agent_of(pool, None, "budget.seconds=2", voice=voice).ask(clip)
+    assert trace.notes == ("summarizer: no level probabilities of our model: budget: 2 s are used up",)
+    assert (trace.result["levels"], trace.result["tools_acr"]) == (None, pytest.approx(1.8))
+    assert agent_of(pool, None, "budget.seconds=3", voice=voice).ask(clip).result["levels"] == list(voice.level)
+
+
 CLOSED = closed_prompt("What is the main distortion of this video?", ["flicker", "noise", "spatial blur"], "text")
 
 
@@ -208,6 +218,45 @@ def test_replans_turn_on_what_is_missing_and_are_bounded(clip, tools, agent_of, 
     assert "stayed insufficient after 0 replans" in none.result["error"]
     again = agent_of(tools, llm_of({**CHAT, "Evidence:": more})).ask(clip, question="What?", want="answer")
     assert "insufficient with nothing left to run" in again.notes[-1]
+
+
+OFF = {**PLAN, "plan": dict.fromkeys(FLAGS, False)}
+
+
+@pytest.mark.parametrize(
+    ("question", "want"),
+    [
+        (open_prompt("How would you rate the sky?"), "score"),
+        (CLOSED, "answer"),
+        (open_prompt("Describe the quality of this video."), "answer"),
+    ],
+)
+def test_a_chat_model_that_refuses_is_not_worse_than_none(question, want, clip, tools, agent_of, llm_of):
+    """It ends where rules alone end; after a plan with everything off, the rules turn on what they need."""
+    alone, ends = agent_of(tools).ask(clip, question=question, want=want).result, []
+    for plan in ("I cannot help with that.", OFF):
+        llm = llm_of({r"(?s)^Query:.*Tools:": plan, ".": "I cannot."})
+        trace = agent_of(tools, llm).ask(clip, question=question, want=want)
+        assert "error" not in trace.result
+        assert any(note.startswith("summarizer: no ") for note in trace.notes)
+        ends.append(trace)
+    keys = ("text", "by", "score01")
+    assert [ends[0].result.get(k) for k in keys] == [alone.get(k) for k in keys]
+    assert any(note.startswith("replan: ") for note in ends[1].notes)
+
+
+def test_a_letter_with_insufficient_evidence_asks_for_more_first(clip, tools, agent_of, llm_of):
+    known = {**OPEN, "claims": [], "final_answer": "B"}
+    more = {**known, "final_answer": "A", "sufficient": False, "missing": ["distortion_analysis"]}
+    replies = {
+        r"(?s)^Query:.*Tools:": {**OFF, "distortion_source": "explicit", "distortions": {"Global": ["Noise"]}},
+        r"analysis:global:noise.*Options:": known,
+        "Options:": more,
+        **CHAT,
+    }
+    trace = agent_of(tools, llm_of(replies)).ask(clip, question=CLOSED, want="answer")
+    assert (trace.result["text"], trace.result["by"]) == ("noise.", "chat")
+    assert "replan: distortion_analysis on" in trace.notes
 
 
 def test_regions_have_no_tools_but_on_crops(clip, tools, agent_of):

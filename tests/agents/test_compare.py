@@ -1,19 +1,23 @@
 """The comparison: baselines by hand, the embedded table end to end on a few experts, real scores against known SRCC."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from agent_test_parts import Finding
 
 from vqa2.agents import __main__ as command
 from vqa2.agents._ablate import Weighed, ablation
 from vqa2.agents._baselines import Grid, Judge, baselines, best_expert, fitted_weights, oracle
 from vqa2.agents._real import real
+from vqa2.agents._spec import RouterSpec
 from vqa2.agents.compare import EQUAL, CompareRun, Helpers, compared
 from vqa2.agents.fusion import Adjustment
 from vqa2.core.config import decode
+from vqa2.core.errors import DataError
 from vqa2.launch import composed
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "labels" / "DOVER-predictions"
@@ -86,6 +90,12 @@ def test_the_command_on_the_embedded_set(data_root, tmp_path, capsys):
     assert "| plain mean |" in written
     assert f"- learned router: left out: {tmp_path / 'none'}: no learned router here" in written
     assert f"- tier 2: left out: {tmp_path / 'none'}: no detector" in written
+    given = ["priors@predictor.router.priors=fitted", f"predictor.router.priors.file={tmp_path / 'priors.yaml'}"]
+    router = composed("eval", ["predictor=router", *given])["predictor"]["router"]
+    priors = decode(RouterSpec, router, "router").priors
+    assert set(priors.types["ugc"]) == {"blur", "noise", "contrast"} & {m.removeprefix("expert ") for m in by}
+    assert sum(priors.types["ugc"].values()) == pytest.approx(1)
+    assert priors.source.endswith("scoring_ugc.train.jsonl")
     said = capsys.readouterr().err
     assert "no camera clips here; their table is left out" in said
     assert "the tables of real videos are left out" in said
@@ -104,7 +114,7 @@ def test_the_learned_router_and_tier_2_have_rows_and_costs(data_root, tmp_path):
     made = decode(CompareRun, composed("routing", settings(data_root, tmp_path)), "routing")
     helpers = Helpers(
         gates={"learned router": Contrast()},
-        localizer=lambda path, kind: {"types": ["noise"], "findings": []},
+        localizer=Finding({"types": ["noise"], "findings": []}),
         notes=(),
     )
     roots = {made.measured.root: made.measured.test}
@@ -147,3 +157,19 @@ def test_real_scores_give_the_known_correlations():
     assert by["oracle"].over_mean.lo > 0
     assert abs(by["rules router, tier 1"].over_mean.value) < 0.01
     assert parts.lines[0].srcc == by["rules router, tier 1"].srcc
+
+
+@pytest.mark.parametrize(
+    ("lines", "say"),
+    [
+        (["name,mos,resize,fragments"], "no rows below the header"),
+        (["name,mos,resize,fragments", "a,3,0.1,good"], "x.csv:2: fragments: a number is needed, got 'good'"),
+        (["name,mos,resize,fragments", "a,3,0.1,0.2", "a,3,0.1,0.3"], "x.csv:3: a: a second, different score"),
+        (["name,mos,resize", "a,3,0.1"], "x.csv:2: no column 'fragments'"),
+    ],
+)
+def test_recorded_scores_that_cannot_be_used_are_named(lines, say, tmp_path):
+    (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+    made = decode(CompareRun, composed("routing", [f"real.folder={tmp_path}", "real.fit=x.csv"]), "routing")
+    with pytest.raises(DataError, match=re.escape(say)):
+        real(made.real, made.programs()[0])

@@ -28,7 +28,7 @@ def test_the_truth_table(region, tool, selection, execute):
 
 
 def plan_of(made, question):
-    return by_rules(question, made, ["niqe", "ms_ssim"], reference=False)
+    return by_rules(question, made, ["niqe", "ms_ssim"], reference=False, regions=(*made.region_words, "dog"))
 
 
 def test_rules_read_regions_tools_distortions_and_aesthetics(made):
@@ -38,6 +38,7 @@ def test_rules_read_regions_tools_distortions_and_aesthetics(made):
     assert named.query_scope == ["sky"]
     assert [(f.object, f.distortions) for f in named.distortions] == [("sky", ["blurs", "noise"])]
     assert named.distortion_source == "explicit"
+    assert plan_of(made, "Is the dog sharp?").query_scope == ["dog"]
     assert plan_of(made, "What does MS-SSIM say?").required_tools == []
     assert plan_of(made, "What does ms_ssim say?").required_tools == ["ms_ssim"]
     other = plan_of(made, "Is the composition pleasing, apart from noise?")

@@ -1,28 +1,30 @@
-"""Router and agent as predictors of a benchmark and on the command line, with real experts and a real model."""
+"""Router and agent opened from their configuration and on the command line, with real experts and a real model."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from agent_test_parts import Spoken, told
+from agent_test_parts import told
 from typer.testing import CliRunner
 
-from vqa2.agents.trace import read_trace
-from vqa2.agents.view import write_page
-from vqa2.bench._runner import run as run_benchmark
+from vqa2.agents.run import live
 from vqa2.cli import app
 from vqa2.core.config import build, decode
 from vqa2.core.errors import UserError
-from vqa2.core.prompts import closed_prompt, open_prompt
+from vqa2.core.prompts import closed_prompt
 from vqa2.core.records import Query
 from vqa2.data.video import VideoSpec
 from vqa2.experts import calibration
 from vqa2.experts.base import Media
 from vqa2.experts.calibration import Material, fit
+from vqa2.experts.localization.detector import Detector, Linear, save
+from vqa2.experts.localization.features import NAMES
+from vqa2.experts.localization.localize import LocalizeSpec
 from vqa2.experts.pool import PoolSpec
 from vqa2.launch import composed
 from vqa2.model.predict import Inference, ModelPredictor
+from vqa2.predictors.router import RouterLocalizer
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +47,6 @@ def _experts(folder: Path) -> dict:
     return {**composed("experts", [])["experts"], "calibration": str(folder)}
 
 
-@pytest.fixture
-def quiet():
-    return lambda done, total: None
-
-
-def test_every_benchmark_takes_the_router_and_the_agent(data_root, calibrated, tmp_path, quiet):
-    scoring = build("benchmark", {**composed("eval", ["benchmark=synthetic"])["benchmarks"]["synthetic"],
-                                  "root": str(data_root)}, "b")  # fmt: skip
-    for name in ("router", "agent"):
-        values = composed("eval", [f"predictor={name}", f"predictor.experts.calibration={calibrated}",
-                                   "predictor.experts.isolation=none", f"predictor.traces={tmp_path / name}",
-                                   f"predictor.llm_cache={tmp_path / 'llm.sqlite'}"])["predictor"]  # fmt: skip
-        predictor = build("predictor", values, "predictor").open()
-        report = run_benchmark(scoring, predictor, tmp_path / "eval" / name, quiet)
-        assert report.n_scored == report.n_expected > 5
-        assert len(list((tmp_path / name).glob("*.json"))) == report.n_expected
-        pair = Query(id="p", path=data_root, kind="video", question="Which is better?", second=data_root)
-        assert "takes one clip" in predictor.answer([pair])[0].error
-
-
 def test_the_fingerprint_follows_settings_and_calibrations(calibrated, tmp_path):
     def made(*changes):
         values = composed("eval", ["predictor=router", f"predictor.experts.calibration={calibrated}",
@@ -74,6 +56,23 @@ def test_the_fingerprint_follows_settings_and_calibrations(calibrated, tmp_path)
     assert made() == made()
     assert made() != made("predictor.router.suspect_margin=11.0")
     assert made() != made("predictor.experts.calibration=elsewhere")
+
+
+def test_a_localizer_is_known_by_its_settings_and_its_detector(tmp_path):
+    """Not by where the detector's file lies: another threshold is another localizer, another folder is not."""
+
+    def named(folder: str, high: float, frames: int = 3) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        width = len(NAMES)
+        line = Linear(names=NAMES, classes=("clean", "noise"), mean=(0.0,) * width, scale=(1.0,) * width,
+                      weight=((0.0,) * width,), bias=(0.0,))  # fmt: skip
+        path = tmp_path / folder / "detector.json"
+        save(Detector(frame=line, kind=line, high=high, low=0.1, heat=0.5, data="made up", n=0), path)
+        made = LocalizeSpec(detector=str(path), min_frames=2, pad=0, frames=frames, min_share=0.01)
+        return RouterLocalizer(made).name
+
+    assert named("a", 0.8) == named("b", 0.8)
+    assert len({named("a", 0.8), named("a", 0.9), named("a", 0.8, frames=4)}) == 3
 
 
 def test_route_ask_and_replay_on_the_command_line(data_root, calibrated, tmp_path):
@@ -100,6 +99,44 @@ def test_route_ask_and_replay_on_the_command_line(data_root, calibrated, tmp_pat
     assert "uvq" in published.stderr
     asked = cli.invoke(app, ["ask", clip, "Is there blur in this video?", "--agent", *common])
     assert asked.stdout.strip() in ("Yes.", "No.")
+
+
+def test_regions_prompt_and_reference_reach_the_agent(clip, pool_of, agent_of, monkeypatch, tmp_path):
+    made, seen = agent_of(pool_of(noise=told(20.0, strengths=["noise"])), None, "regions=crops"), []
+
+    def run(program, asked, settings):
+        seen.append((asked, settings))
+        return live(program, made.spec, asked, made.means), tmp_path / "t.json"
+
+    monkeypatch.setattr("vqa2.programs.run", run)
+    options = ["--region", "dog=0,0,1,0.5", "--region", "sky=0,0,1,1", "--prompt", "a dog", "--reference", str(clip)]
+    done = CliRunner().invoke(app, ["ask", str(clip), "Is there noise in the dog?", "--agent", *options])
+    assert done.stdout.strip() == "Yes."
+    ((item, settings),) = seen
+    assert settings == ["agent.regions=crops"]
+    assert item.regions == {"dog": (0.0, 0.0, 1.0, 0.5), "sky": (0.0, 0.0, 1.0, 1.0)}
+    assert (item.prompt, item.reference) == ("a dog", clip)
+    assert "no expert uses the reference" in done.stderr
+    assert "no expert uses the prompt" in done.stderr
+    assert "not about the region 'sky'; its box is not used" in done.stderr
+    CliRunner().invoke(app, ["route", str(clip), "--prompt", "a dog", "--reference", str(clip)])
+    assert (seen[1][0].prompt, seen[1][0].reference, seen[1][1]) == ("a dog", clip, ["router.tier=1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "say"),
+    [
+        (("--agent", "--region", "sky"), "--region sky: not name=left,top,right,bottom in shares, such as"),
+        (("--agent", "--region", "sky=0,0,1"), "--region sky=0,0,1: not name="),
+        (("--agent", "--region", "sky=0,0.5,1,0.5"), "--region sky=0,0.5,1,0.5: not name="),
+        (("--agent", "--region", "=0,0,1,1"), "--region =0,0,1,1: not name="),
+        (("--prompt", "a dog"), "--prompt: only the agent takes it; add --agent"),
+    ],
+)
+def test_a_wrong_region_and_an_option_of_the_agent_alone_are_one_line(options, say):
+    done = CliRunner().invoke(app, ["ask", "clip.mp4", "How is it?", *options])
+    assert isinstance(done.exception, UserError)
+    assert say in str(done.exception)
 
 
 def asked(clip: str, question: str, folder: Path, *settings: str):
@@ -154,19 +191,6 @@ def test_an_unreachable_endpoint_leaves_the_rules_with_notes(data_root, calibrat
         "planner: rules planned, since the chat model gave no plan: llm: the endpoint: cannot be reached" in made.output
     )
     assert made.stdout.splitlines()[-1] in ("Yes.", "No.")
-
-
-def test_a_page_shows_evidence_claims_and_escapes(clip, pool_of, agent_of, tmp_path):
-    pool = pool_of(noise=told(20.0, strengths=["noise"]), broken=told(fails="<script>"))
-    trace = agent_of(pool, voice=Spoken(words="<b>bad</b>")).ask(
-        clip, question=open_prompt("Use broken."), want="answer"
-    )
-    write_page(tmp_path / "p.html", trace)
-    page = (tmp_path / "p.html").read_text()
-    assert "&lt;b&gt;bad" in page
-    assert "<script>" not in page
-    assert "tool:global" in page or "failure:global" in page
-    assert read_trace(tmp_path / "trace.json") == trace
 
 
 def test_our_models_options_are_its_own_log_probabilities(small, data_root, tmp_path):

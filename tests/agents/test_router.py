@@ -1,10 +1,9 @@
 """The router on experts that say what the test tells them; every trace is replayed to the same bytes (`Made.ask`)."""
 
 import json
-from dataclasses import replace
 
 import pytest
-from agent_test_parts import http_values, told
+from agent_test_parts import Finding, Trusting, http_values, one_second_a_step, told
 from llm_server import Act, serving
 from media import numbered, write_clip
 
@@ -106,7 +105,11 @@ def test_what_is_wrong_with_the_published_priors_is_flagged():
         if total != pytest.approx(1.0)
     ]
     assert len(flagged) == 2
-    assert "dover" not in {name for row in priors["types"].values() for name in row}
+    named = {name for row in priors["types"].values() for name in row}
+    assert "dover" not in named
+    pool = set(composed("experts", ["experts=all"])["experts"]["tools"])
+    assert named - pool == {"rq_vqa"}
+    assert any(flag.startswith("rq_vqa: ") and "no expert here runs it" in flag for flag in priors["flagged"])
 
 
 def test_a_clip_higher_than_wide_is_short_form(tmp_path, pool_of, router_of):
@@ -128,6 +131,23 @@ def test_the_chat_model_decides_type_experts_suspects_and_weights(clip, pool_of,
     assert json.loads(chat.reply["text"]) == reply
     assert chat.request["messages"][1]["content"][0]["type"] == "frames"
     assert trace.notes == ()
+    # Nor is anything said of priors that had no part.
+    assert router_of(pool, llm_of({"expert": reply}), priors="published").ask(clip).notes == ()
+
+
+def test_the_chat_model_is_told_the_priors_that_hold(clip, pool_of, router_of, llm_of):
+    pool = pool_of(uvq=told(40.0), other=told(50.0))
+
+    def prompt(priors: str) -> str:
+        trace = router_of(pool, llm_of({"Experts:": routing(experts=["uvq"])}), priors=priors).ask(clip)
+        (chat,) = [s for s in trace.steps if s.kind == "chat"]
+        return chat.request["messages"][1]["content"][-1]["text"]
+
+    equal, published = prompt("equal"), prompt("published")
+    assert "equal weights (no prior is published for these experts):\n- ugc: all experts 1\n" in equal
+    assert "published priors" not in equal
+    assert "- ugc: uvq 0.25, the others 0\n- short-form: uvq 0.2, the others 0\n" in published
+    assert "Q-Router (arXiv 2510.08789)" in published
 
 
 BAD = {
@@ -205,7 +225,7 @@ def test_a_reference_is_read_compared_in_size_and_never_unused_in_silence(clip, 
     write_clip(tmp_path / "same.mkv", numbered(8), fps=8)
     unused = router.ask(clip, reference=tmp_path / "same.mkv")
     assert unused.result["score100"] == pytest.approx(40.0)
-    assert unused.notes[0].startswith("the reference is not used")
+    assert unused.notes == ("no expert uses the reference: none that needs one is calibrated (docs/experts.md)",)
     both = router_of(pool_of(a=told(40.0), fr=told(50.0, reference=True))).ask(clip, reference=tmp_path / "same.mkv")
     assert (both.result["experts"], both.notes) == (["a", "fr"], ())
 
@@ -249,12 +269,28 @@ def test_the_budget_bounds_experts_seconds_and_calls(clip, pool_of, router_of, l
     assert "budget: a reply may take 1 tries, 0 are left" in asked.notes[0]
 
 
+def test_after_the_seconds_neither_gate_nor_localization_begins(clip, pool_of, router_of, monkeypatch):
+    """The probe is the first second, the expert the second."""
+    one_second_a_step(monkeypatch)
+    pool, gate, localizer = pool_of(a=told(40.0)), Trusting({"a": 1.0}), Finding({"types": [], "findings": []})
+    late = router_of(pool, None, "budget.seconds=1", gate=gate).ask(clip)
+    assert late.notes[0] == "router: the learned gate gave no decision: budget: 1 s are used up"
+    assert [s.kind for s in late.steps] == ["probe"]
+    tier2 = router_of(pool, None, "tier=2", "budget.seconds=2", localizer=localizer).ask(clip)
+    assert tier2.notes == ("tier 2: localization failed: budget: 2 s are used up",)
+    assert tier2.result["score100"] == pytest.approx(40.0)
+    in_time = router_of(pool, None, "tier=2", "budget.seconds=3", gate=gate, localizer=localizer).ask(clip)
+    assert in_time.notes == ("tier 2: localization failed: budget: 3 s are used up",)
+    assert in_time.working["decision"]["by"] == "gate"
+
+
 def test_tier_2_adds_localized_types_to_the_suspects(clip, pool_of, router_of):
     pool = pool_of(a=told(60.0), noise=told(55.0, strengths=["noise"]))
     found = {"types": ["noise"], "spans": [[0.0, 0.5]]}
-    trace = router_of(pool, None, "tier=2", localizer=lambda path, kind: found).ask(clip)
+    trace = router_of(pool, None, "tier=2", localizer=Finding(found)).ask(clip)
     assert trace.working["suspected"] == ["noise"]
     assert trace.working["localization"] == found
+    assert trace.config["localizer"] == "finding"
     assert "no localization is set up" in router_of(pool, None, "tier=2").ask(clip).notes[0]
 
 
@@ -284,7 +320,10 @@ def test_the_contract_is_closed():
 def test_questions_are_answered_from_the_readings(clip, pool_of, router_of, llm_of):
     pool = pool_of(a=told(40.0), b=told(50.0))
     level = closed_prompt("How is the quality?", ["high", "good", "fair", "poor", "low"], "text")
-    assert router_of(pool).ask(clip, question=level, want="answer").result["text"] == "fair."
+    rules = router_of(pool).ask(clip, question=level, want="answer")
+    assert rules.result["text"] == "fair."
+    ids = {e["id"] for e in rules.working["evidence"]["entries"]}
+    assert {i for claim in rules.result["claims"] for i in claim["evidence"]} <= ids
     assert "rules cannot answer" in router_of(pool).ask(clip, question="Is it a dog?", want="answer").result["error"]
     llm = llm_of({"Options:": "[-2, -1, -3, -4, -5]", "Experts:": routing()})
     trace = router_of(pool, llm).ask(clip, question=level, want="answer")
@@ -293,31 +332,10 @@ def test_questions_are_answered_from_the_readings(clip, pool_of, router_of, llm_
     assert "all experts, weighted: 45.0/100" in asked.request["messages"][1]["content"][1]["text"]
 
 
-class Trusting:
-    """A learned gate that says what it is told."""
-
-    name = "trusting"
-
-    def __init__(self, weights, note="", uncertainty=7.5, fails=""):
-        self.said = {"content_type": "CG", "weights": weights, "uncertainty": uncertainty, "note": note}
-        self.fails = fails
-
-    def __call__(self, path, kind, experts):
-        assert set(experts) == {"a", "b", "c"}
-        if self.fails:
-            raise DataError(self.fails)
-        return self.said
-
-
-def learned(router_of, pool, gate):
-    made = router_of(pool)
-    return replace(made, means=replace(made.means, gate=gate))
-
-
 def test_a_learned_gate_weighs_the_experts_as_it_was_trained(clip, pool_of, router_of):
     """The mean by its own weights: no adjustment, no median (the scores lie 60 points apart); only its experts run."""
     pool = pool_of(a=told(20.0), b=told(80.0), c=told(0.0))
-    trace = learned(router_of, pool, Trusting({"a": 0.25, "b": 0.75})).ask(clip)
+    trace = router_of(pool, gate=Trusting({"a": 0.25, "b": 0.75})).ask(clip)
     assert trace.result["score100"] == pytest.approx(65.0)
     assert trace.result["experts"] == ["a", "b"]
     assert (trace.result["content_type"], trace.result["uncertainty"]) == ("CG", 7.5)
@@ -327,17 +345,17 @@ def test_a_learned_gate_weighs_the_experts_as_it_was_trained(clip, pool_of, rout
 
 def test_an_expert_of_the_gate_that_fails_leaves_its_weight_to_the_others(clip, pool_of, router_of):
     pool = pool_of(a=told(20.0), b=told(80.0), c=told(fails="boom"))
-    trace = learned(router_of, pool, Trusting({"a": 0.25, "b": 0.25, "c": 0.5})).ask(clip)
+    trace = router_of(pool, gate=Trusting({"a": 0.25, "b": 0.25, "c": 0.5})).ask(clip)
     assert trace.result["score100"] == pytest.approx(50.0)
     assert any("boom" in note for note in trace.notes)
 
 
 def test_a_gate_that_stands_back_is_in_the_notes_and_one_that_fails_leaves_it_to_the_rules(clip, pool_of, router_of):
     pool = pool_of(a=told(20.0), b=told(80.0), c=told(0.0))
-    alone = learned(router_of, pool, Trusting({"a": 1.0}, note="a alone rates", uncertainty=None)).ask(clip)
+    alone = router_of(pool, gate=Trusting({"a": 1.0}, note="a alone rates", uncertainty=None)).ask(clip)
     assert alone.result["score100"] == pytest.approx(20.0)
     assert "uncertainty" not in alone.result
     assert alone.notes == ("a alone rates",)
-    rules = learned(router_of, pool, Trusting({}, fails="it knows none of them")).ask(clip)
+    rules = router_of(pool, gate=Trusting({}, fails="it knows none of them")).ask(clip)
     assert rules.working["decision"]["by"] == "rules"
     assert rules.notes[0] == "router: the learned gate gave no decision: it knows none of them"

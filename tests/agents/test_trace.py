@@ -92,5 +92,5 @@ def test_other_files_and_versions_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"x.json: \w+"):
         read_trace(tmp_path / "x.json")
     write_trace(tmp_path / "y.json", trace_of([], version=99))
-    with pytest.raises(DataError, match="trace version 99, this program reads 3"):
+    with pytest.raises(DataError, match="trace version 99, this program reads 4"):
         read_trace(tmp_path / "y.json")

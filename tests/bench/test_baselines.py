@@ -132,3 +132,14 @@ def test_a_tool_fails_where_it_measures_nothing(tmp_path):
     assert "not a video" in bad.error
     assert "cannot answer questions" in tool("blur").answer([Query(id="x", path=tmp_path, kind="video")])[0].error
     assert tool("blur").fingerprint != tool("block").fingerprint
+
+
+def test_a_full_reference_tool_needs_the_original_of_the_query(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "a.png")
+    Image.fromarray(data.astronaut()).filter(ImageFilter.GaussianBlur(3)).save(tmp_path / "b.png")
+    query = Query(id="b", path=tmp_path / "b.png", kind="image")
+    told = replace(query, second=tmp_path / "a.png", pristine=True)
+    pair = replace(told, pristine=False)
+    without, with_it, other = tool("psnr").score([query, told, pair])
+    assert (without.error, other.error) == ("needs a reference", "needs a reference")
+    assert 0 < with_it.score01 < 1

@@ -15,7 +15,7 @@ from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Metric, Report
 from vqa2.evaluate import EvalRun
-from vqa2.experts.measure import ExpertsRun
+from vqa2.experts.measure import ExpertsCommand
 from vqa2.launch import composed, conf_dir, options, split_arguments
 from vqa2.tables import TableRun, missing_files
 from vqa2.train.plan import TrainRun
@@ -201,7 +201,7 @@ def check_command(command):
         prep_run(command)
     elif words[:2] not in (["hf", "download"], ["unzip", "-d"]):
         assert words == ["python", "-m", "vqa2.experts"], command
-        decode(ExpertsRun, composed("experts", []), "experts")
+        decode(ExpertsCommand, composed("experts", []), "experts")
 
 
 def prep_run(command):

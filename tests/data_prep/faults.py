@@ -18,7 +18,7 @@ def add_faults(root: Path, made: Labelled) -> None:
     paths = [root / (name if isinstance(name, str) else name[-1]) for name in next(iter(made.files.values()))]
     reader = made.reader
     match reader["name"]:
-        case "table":
+        case "table" | "drawn":
             _table(paths[0], reader["separator"], reader["columns"], reader["id"], reader["mos"])
         case "nflx2":
             _table(paths[0], ",", (), "distorted_mp4_video", ["retrospective_zscored_mos"])

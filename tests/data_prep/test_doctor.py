@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from labels_form import write_form
 from media import numbered, write_clip
+from typer.testing import CliRunner
 
 from data_prep import doctor
 from data_prep.doctor import Diagnosis, diagnose, verdict
 from data_prep.run import DataPrepRun, prepare
+from vqa2.cli import app
 from vqa2.core.config import build, decode
-from vqa2.core.errors import DataError
+from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.progress import bars
 from vqa2.launch import composed
 
@@ -93,6 +95,29 @@ def test_a_file_that_two_parts_name_needs_room_once(tmp_path):
     with bars(False) as shown:
         *_, disk = doctor._published(parts, tmp_path, 1, shown)
     assert "about 75.00 GB still to come" in disk.notes[0]
+
+
+def test_released_instruction_files_are_missing_cut_off_or_of_another_length(tmp_path):
+    def look(*more: str) -> doctor.Diagnosis:
+        values = composed("data_prep", ["source=vqa2_released", f"out={tmp_path}", "workers=1", *more])
+        return diagnose(decode(DataPrepRun, values, "data_prep"), build("source", values["source"], "source"))
+
+    with pytest.raises(ConfigError, match="set: vqa2_released has its files in its sets; add set=vqa2_released"):
+        look()
+    empty = look("set=vqa2_released")
+    assert (empty.wanted, len(empty.missing)) == (7, 7)
+    assert any("where to get it: huggingface.co/datasets/q-future/VQA-stage3" in note for note in empty.notes)
+    folder = tmp_path / "VQA-stage3"
+    folder.mkdir()
+    (folder / "state3_only.json").write_text('[{"image": "a.mp4"}, {"image": "b')
+    assert "not valid JSON after record 1" in look("set=vqa2_released").broken[0][1]
+    (folder / "state3_mix.json").write_text('[{"image": "a.mp4"}, {"image": "b.mp4"}]')
+    mixed = look("set=vqa2_released_mix")
+    assert mixed.broken == ((str(folder / "state3_mix.json"), "2 records, 143270 expected"),)
+    whole = look("set=vqa2_released_mix", "sets.understanding_mix.files={state3_mix.json:2}")
+    assert (whole.missing, whole.broken) == ((), ())
+    command = ["doctor", "data=vqa2_released", f"out={tmp_path}"]
+    assert "missing: " in CliRunner().invoke(app, command).output, "its own sets are looked at unasked"
 
 
 @pytest.mark.skipif(not LABELS.is_dir(), reason="needs ../shared/data/labels")

@@ -1,5 +1,4 @@
-"""From label files to sets: sampling, Table 1, stage 1's recipes, both stall formats, questions, released files,
-Parquet."""
+"""From label files to sets: sampling, Table 1, stage 1's recipes, Parquet."""
 
 import json
 from collections import Counter
@@ -7,31 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_runs import clips, lines, link_published, run, with_labels
 from labels_form import write_form
-from rich.console import Console
 
 from data_prep._sample import BINS, chosen, quotas
 from data_prep._stage1 import stage1
-from data_prep.extend import ExtendRun, extend
 from data_prep.run import DataPrepRun, prepare
-from data_prep.sets.scoring_streaming import stall_mask
 from data_prep.sources.mixture import Take
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.records import Clip, Instruction, Stall, Turn, read_jsonl, write_jsonl
+from vqa2.core.records import Clip
 from vqa2.launch import composed
 
-LABELS = Path(__file__).parents[2].parent / "shared" / "data" / "labels"
 TABLE1 = {"distortion_spatial": 7174, "distortion_temporal": 5211, "scoring_ugc": 28056, "scoring_streaming": 2100}
-
-
-def run(root: Path, out: Path, *overrides: str) -> dict:
-    values = composed("data_prep", [f"root={root}", f"out={out}", "media=skip", "workers=1", *overrides])
-    return prepare(decode(DataPrepRun, values, "data_prep"), progress=False)
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_sample_has_the_distribution_of_the_whole_and_does_not_depend_on_order():
@@ -113,113 +100,13 @@ def test_too_few_clips_and_unplanned_sets_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=said):
         run(tmp_path, tmp_path / "out", "source=vqa2", "set=distortion_spatial")
     with pytest.raises(ConfigError, match=r"sets.base: the source plans no such set; it plans distortion_spatial"):
-        run(tmp_path, tmp_path / "out", "source=vqa2", "set=scoring_ugc", "+sets.base={name: scoring_ugc}")
-
-
-def streaming(stalls: list[tuple[float, float]], fps: float = 25.0, seconds: float = 10.0) -> Clip:
-    tags = {"set": "streaming", "fps": str(fps), "frames": str(round(seconds * fps))}
-    return Clip(id="w/1.csv", path="W/1.mp4", dataset="w", split="train", content="w", kind="video", mos=41.98,
-                mos_rule="mos", stalls=tuple(Stall(start_s=a, length_s=b) for a, b in stalls), tags=tags)  # fmt: skip
-
-
-def told(clip: Clip) -> tuple[str, str]:
-    writer = build("set", composed("data_prep", ["source=vqa2", "set=vqa2"])["sets"]["scoring_streaming"], "set")
-    digits, summary = writer.stream([clip], 0)
-    assert {r.turns[0].assistant for r in (digits, summary)} == {"The quality of this video is fair."}
-    return digits.turns[0].user, summary.turns[0].user
-
-
-def test_both_stall_formats_tell_the_same_stalls():
-    digits, summary = told(streaming([(0.0, 1.0), (4.0, 2.0)]))
-    assert "1" * 25 + "0" * 75 + "1" * 50 + "0" * 100 in digits
-    assert "total stalling duration of this video is 75 frames, accounting for 30.000000 percent" in summary
-    assert "number of stalling events is 2, of 25, 50 frames. Of these, 25 frames are initial buffering. The" in summary
-    assert "to the end of the video is 100 frames, accounting for 40.000000 percent" in summary
-    assert "10.0 seconds long, and you see 10 images" in digits
-    assert "its 248 frames:\n<motion>\n" in digits
-    assert digits.count("<video>") == summary.count("<video>") == 1
-    _, smooth = told(streaming([]))
-    assert "The video plays smoothly, without any stalling." in smooth
-    _, once = told(streaming([(8.0, 2.0)]))
-    assert "number of stalling events is 1, of 50 frames. The time" in once
-    assert "end of the video is 0 frames" in once
-
-
-def test_a_stall_up_to_the_end_at_an_uneven_rate_stays_inside():
-    mask = stall_mask(streaming([(3.337, 6.663)], fps=29.97))
-    assert len(mask) == 300
-    assert mask[-1] == "1"
-
-
-def test_levels_are_five_bins_of_20_points_with_the_lower_edge_inside(tmp_path):
-    marks = {0: "low", 19.99: "low", 20: "poor", 40: "fair", 59.99: "fair", 60: "good", 80: "high", 100: "high"}
-    (tmp_path / "LSVQ").mkdir()
-    rows = "".join(f"{k}.mp4, -1, -1, {mos}\n" for k, mos in enumerate(marks))
-    (tmp_path / "LSVQ" / "LSVQ_train_labels.txt").write_text(rows)
-    run(tmp_path, tmp_path / "out", "source=lsvq_train", "set=scoring_ugc")
-    answers = [r["turns"][0]["assistant"] for r in lines(tmp_path / "out" / "scoring_ugc.train.jsonl")]
-    assert answers == [f"The quality of this video is {word}." for word in marks.values()]
-
-
-QUESTION = [Turn(user="<video>\nIs it sharp?", assistant="A. Yes")]
-
-
-def rows_about(path: Path, source: str, names: list[str], folder: str, each: int) -> list[Instruction]:
-    made = [Instruction(id=f"{source}-{name}-{k}", clip_id=f"{source}/{name}", kind="video", media=f"{folder}/{name}",
-                        task="understanding", turns=tuple(QUESTION), tags={"kind": "binary"})
-            for name in names for k in range(each)]  # fmt: skip
-    write_jsonl(path, made)
-    return made
-
-
-def test_questions_fill_their_quota_and_the_rest_is_listed(tmp_path):
-    write_form(tmp_path, "lsvq_train")
-    file = tmp_path / "rows.jsonl"
-    names = ["yfcc-batch1/722.mp4", "yfcc-batch1/724.mp4", "backup/7.mp4"]
-    rows_about(file, "lsvq_train", names, "LSVQ", 4)
-    with file.open("a") as out:
-        good = json.loads(file.read_text().splitlines()[0])
-        for changes in ({}, {"id": "u", "clip_id": "lsvq_train/gone.mp4"}, {"id": "m", "media": "LSVQ/other.mp4"},
-                        {"id": "t", "turns": []}, {"id": "w", "task": 3}):  # fmt: skip
-            out.write(json.dumps({**good, **changes}) + "\n")
-        out.write("{\n")
-    options = ("source=lsvq_train", "set=understanding_extended", f"sets.understanding.file={file}")
-    summary = run(tmp_path, tmp_path / "a", *options, "sets.understanding.quotas=[]")
-    assert summary["sets"] == {"understanding": {"train": 12}}
-    left = Counter(x["reason"].partition(":")[0] for x in lines(tmp_path / "a" / "understanding.excluded.jsonl"))
-    assert left == {"duplicated id": 1, "unknown clip": 1, "other media": 1, "broken row": 3}
-    quota = "sets.understanding.quotas=[{sources: [lsvq_train], rows: 7}]"
-    run(tmp_path, tmp_path / "b", *options, quota)
-    rows = read_jsonl(tmp_path / "b" / "understanding.train.jsonl", Instruction)
-    assert len(rows) == 7
-    assert rows[0].tags == {"kind": "binary", "split": "train"}
-    manifest = json.loads((tmp_path / "b" / "understanding.manifest.json").read_text())
-    assert manifest["excluded"]["extended: not drawn"] == 5
-    with pytest.raises(DataError, match=r"13 rows about lsvq_train wanted, 12 usable"):
-        run(tmp_path, tmp_path / "c", *options, quota.replace("7", "13"))
-    with pytest.raises(DataError, match="sets.understanding.file: required"):
-        run(tmp_path, tmp_path / "c", *options[:2])
-
-
-def test_from_drawn_clips_over_depictions_to_rows(tmp_path):
-    """depict -> people -> extend -> understanding, all of it by the documented commands."""
-    write_form(tmp_path, "lsvq_train")
-    root, out = tmp_path, tmp_path / "out"
-    takes = {"lsvq_train": {"count": 3, "distortion": "none", "names": [], "cuts": 0, "without": []}}
-    options = composed("data_prep", ["source=vqa2", "set=depict", f"root={root}", f"out={out}", "media=skip"])
-    options["source"]["sets"] = {key: {"train": takes} for key in ("depict", "understanding")}
-    assert prepare(decode(DataPrepRun, options, "x"), progress=False)["sets"] == {"depict": {"train": 3}}
-    depicted = [{**clip, "overall": "The video is blurry and the camera shakes.", "in_context": ["The start is dark."]}
-                for clip in lines(out / "depict.train.jsonl")]  # fmt: skip
-    (tmp_path / "depicted.jsonl").write_text("".join(json.dumps(d) + "\n" for d in depicted))
-    written = composed("extend", [f"depictions={tmp_path / 'depicted.jsonl'}", f"out={tmp_path / 'extended'}"])
-    told = extend(decode(ExtendRun, written, "extend"), Console(quiet=True))
-    options["sets"] = composed("data_prep", ["set=understanding_extended"])["sets"]
-    options["sets"]["understanding"] |= {"file": str(tmp_path / "extended" / "extended.jsonl"), "quotas": []}
-    summary = prepare(decode(DataPrepRun, options, "x"), progress=False)
-    assert told["rows"] >= 15
-    assert summary["sets"]["understanding"] == {"train": told["rows"]}
-    assert not lines(out / "understanding.excluded.jsonl")
+        run(
+            tmp_path,
+            tmp_path / "out",
+            "source=vqa2",
+            "set=scoring_ugc",
+            "+sets.base={name: scoring_ugc, questions: [x]}",
+        )
 
 
 def test_the_leakfree_mixture_takes_what_the_released_lists_leave(tmp_path):
@@ -233,7 +120,7 @@ def test_the_leakfree_mixture_takes_what_the_released_lists_leave(tmp_path):
         DataPrepRun,
         {
             "source": {**values, "sets": sets},
-            "sets": {"grpo": {"name": "grpo"}},
+            "sets": {"grpo": {"name": "grpo", "questions": ["<video>\nHow good is it?"]}},
             "seed": 0,
             "root": str(tmp_path),
             "out": str(tmp_path / "out"),
@@ -245,28 +132,6 @@ def test_the_leakfree_mixture_takes_what_the_released_lists_leave(tmp_path):
     prepare(made, progress=False)
     media = {r["media"] for r in lines(tmp_path / "out" / "grpo.train.jsonl")}
     assert media == {"LSVQ/ia-batch2/a b.mp4", "LSVQ/ia-batch2/c_d.e.mp4", "LSVQ/backup/7.mp4"}
-
-
-def test_released_rows_keep_their_texts(tmp_path):
-    said = "It is 8.0 seconds long:\n <image>. Motion:\n <image>. 001. How good?"
-    good = {"image": "waterloo-i/1/v.mp4", "frames per sec": 1, "gt_score": "41.98", "conversations": [
-        {"from": "human", "value": said}, {"from": "gpt", "value": "The quality of this video is fair."}]}  # fmt: skip
-    folder = tmp_path / "VQA-stage2-streaming"
-    folder.mkdir()
-    asked, answered = good["conversations"]
-    broken = [{**good, "conversations": [asked]}, {**good, "image": None}, 5,
-              {**good, "conversations": [{**asked, "value": "no place"}, answered]}]  # fmt: skip
-    names = composed("data_prep", ["source=vqa2_released", "set=vqa2_released"])["sets"]
-    names = names["scoring_streaming"]["files"]
-    for name in names:
-        (folder / name).write_text(json.dumps([good, *broken] if name == names[0] else [good]))
-    values = ["source=vqa2_released", "set=vqa2_released", "~sets.understanding"]
-    summary = run(tmp_path, tmp_path, *values)
-    assert summary["sets"] == {"scoring_streaming": {"train": len(names)}}
-    row = read_jsonl(tmp_path / "scoring_streaming.train.jsonl", Instruction)[0]
-    assert row.turns[0].user == said.replace("<image>", "<video>", 1).replace("<image>", "<motion>")
-    assert (row.media, row.kind, row.tags["gt_score"]) == ("WaterlooSQoE-I/1/v.mp4", "video", "41.98")
-    assert len(lines(tmp_path / "scoring_streaming.excluded.jsonl")) == 4
 
 
 def test_parquet_holds_the_same_rows_and_datasets_streams_them(tmp_path):
@@ -296,17 +161,15 @@ def made_up_streaming(root: Path) -> None:
 
 
 def published(root: Path) -> Path:
-    for folder in LABELS.iterdir():
-        (root / folder.name).symlink_to(folder)
+    link_published(root)
     made_up_streaming(root)
     return root
 
 
-@pytest.mark.skipif(not LABELS.is_dir(), reason="the published label files are not here")
+@with_labels
 def test_label_files_alone_give_table_1(tmp_path):
     """Stages 1 and 2 exactly; Waterloo SQoE-III's 450 sessions are made up."""
     root = tmp_path / "root"
-    root.mkdir()
     summary = run(published(root), tmp_path / "out", "source=vqa2", "set=vqa2", "~sets.grpo")
     assert summary["sets"] == {key: {"train": count} for key, count in TABLE1.items()}
     by_source = {key: json.loads((tmp_path / "out" / f"{key}.manifest.json").read_text()) for key in TABLE1}
@@ -320,17 +183,23 @@ def test_label_files_alone_give_table_1(tmp_path):
         28056,
     ]
     assert not any(m["excluded"] for m in by_source.values())
-    names = Counter(r["tags"]["distortion"] for r in lines(tmp_path / "out" / "distortion_spatial.train.jsonl"))
+    rows = lines(tmp_path / "out" / "distortion_spatial.train.jsonl")
+    for name in ("koniq_10k", "kadid_10k"):
+        pool = np.array([c.mos for c in clips(name, root)[0] if name == "koniq_10k" or c.distortions])
+        drawn = [r["mos"] for r in rows if r["clip_id"].startswith(name)]
+        edges = np.linspace(pool.min(), pool.max(), BINS + 1)
+        whole, part = (np.histogram(mos, edges)[0] for mos in (pool, drawn))
+        assert np.abs(whole * len(drawn) / len(pool) - part).max() <= 1, "to one item a bin"
+    names = Counter(r["tags"]["distortion"] for r in rows)
     assert len(names) == 11
     assert min(names.values()) > 200
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LABELS.is_dir(), reason="the published label files are not here")
+@with_labels
 def test_generated_questions_fill_table_1s_third_stage(tmp_path):
     """110,232 + 4,982 rows out of 124,000 generated ones about the sampled clips."""
     root = tmp_path / "root"
-    root.mkdir()
     published(root)
     (root / "VideoFeedback").unlink()
     fields = (

@@ -1,46 +1,23 @@
-"""Sources that are label files: five rows of every published form become the expected clips; what cannot be used is
-listed and counted."""
+"""Sources that are label files: five rows of every published form become the expected clips."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import FAULTS, add_faults
+from label_runs import clips, link_published, run, source, with_labels
 from labels_form import CHUNKS, FIRST, FORMS, LOG, MOS, RAW, fast, records, write_form, write_mat
-from media import numbered, write_clip
-from PIL import Image
 
-from data_prep._media import MediaIndex, Workers
 from data_prep._scan import scan
-from data_prep.run import DataPrepRun, prepare
-from data_prep.sources.labelled import Labelled
-from vqa2.core.config import build, decode
+from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.records import Clip, Instruction, Stall, read_jsonl
+from vqa2.core.records import Instruction, Stall, read_jsonl
 from vqa2.core.scale import level_of
 from vqa2.launch import composed, options
 
-LABELS = Path(__file__).parents[2].parent / "shared" / "data" / "labels"
 TABLE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8").splitlines()
 REAL = [name for name in FORMS if any(line.startswith(f"| `{name}` |") and line.endswith("| real |") for line in TABLE)]
-
-
-def source(name: str) -> Labelled:
-    return build("source", composed("data_prep", [f"source={name}"])["source"], "source")
-
-
-def clips(name: str, root: Path) -> tuple[list[Clip], list[dict]]:
-    """All usable clips, and the listed exclusions."""
-    report = root / "report.jsonl"
-    held = scan(source(name), root, report, None, lambda count: None)
-    found = list(held.clips(root, np.ones(len(held.keys), bool)))
-    return found, [json.loads(line) for line in report.read_text().splitlines()]
-
-
-def run(root: Path, out: Path, *overrides: str) -> dict:
-    values = composed("data_prep", [f"root={root}", f"out={out}", "media=skip", "workers=1", *overrides])
-    return prepare(decode(DataPrepRun, values, "data_prep"), progress=False)
 
 
 def test_every_dataset_has_a_fixture():
@@ -57,8 +34,9 @@ def test_five_rows_become_the_expected_clips(name, tmp_path):
     assert (found[0].id, found[0].path, found[0].content) == (f"{name}/{ident}", path, content)
     raw = np.array(RAW.get(name, MOS))
     assert [float(c.tags["mos_raw"]) for c in found] == pytest.approx(raw)
-    assert [c.mos for c in found] == pytest.approx(100 * (raw - raw.min()) / np.ptp(raw))
     made = source(name)
+    least, most = made.scale.span or (raw.min(), raw.max())
+    assert [c.mos for c in found] == pytest.approx(100 * (raw - least) / (most - least))
     assert {c.split for c in found} == set(made.files) == set(made.expected)
     assert {c.kind for c in found} == {made.kind}
     assert made.license
@@ -99,6 +77,19 @@ def test_logs_as_separate_files_say_the_same(tmp_path):
     assert clips("waterloo_sqoe_1", tmp_path / "b")[0] == joined
 
 
+def test_the_split_of_t2vqa_db_is_what_its_authors_code_draws(tmp_path):
+    """`random.seed(1)`, shuffle the lines, the first 80 % are for training; test.py of QMME/T2VQA at 374b01e."""
+    names = [f"{k}.mp4" for k in range(37)]
+    (tmp_path / "T2VQA-DB").mkdir()
+    (tmp_path / "T2VQA-DB" / "info.txt").write_text("".join(f"{n}|a|{k + 1}\n" for k, n in enumerate(names)))
+    shuffled = list(names)
+    random.seed(1)
+    random.shuffle(shuffled)
+    found, _ = clips("t2vqa_db", tmp_path)
+    for split, drawn in (("train", shuffled[:29]), ("test", shuffled[29:])):
+        assert {c.content.removeprefix("T2VQA-DB/") + ".mp4" for c in found if c.split == split} == set(drawn)
+
+
 def test_nflx_mat_files_and_table_say_the_same(tmp_path):
     told, _ = clips("live_nflx_2", write_form(tmp_path / "csv", "live_nflx_2"))
     for k, mos in enumerate(MOS):
@@ -112,200 +103,13 @@ def test_nflx_mat_files_and_table_say_the_same(tmp_path):
     assert [(x["where"], x["reason"].partition(":")[0]) for x in left_out] == [("9.mat", "broken row")]
 
 
-BROKEN = [
-    (
-        "lsvq_train",
-        "LSVQ/LSVQ_train_labels.txt",
-        fast(("a/1.mp4", 10.0), ("a/2.mp4", 20.0))
-        + "a/3.mp4, 1.0\n"
-        + fast(("a/1.mp4", 30.0), ("a/4.mp4", 170.0))
-        + "a/5.mp4, -1, -1, good\na/\xff.mp4, -1, -1, 5.0\n",
-        [
-            "broken row: 2 cells, 4 expected",
-            "duplicated id: an earlier row has it",
-            "MOS out of range: 170.0 is not in 0 .. 100",
-            "broken row: MOS 'good' is no number",
-            "mixed encoding: bytes that are not UTF-8",
-        ],
-    ),
-    (
-        "live_yt_gaming",
-        "LIVE-YT-Gaming/LIVE-YT-Gaming_metadata.csv",
-        "File,MOS,width\na.mp4,10,1\nb.mp4,20,1\nc.mp4,nan,1\n,30,1\n\xe9.mp4,30,1\n",
-        ["MOS out of range: nan is not in 0 .. 100", "broken row: no name", "mixed encoding: bytes that are not UTF-8"],
-    ),
-    (
-        "kadid_10k",
-        "KADID-10k/kadid10k_all.txt",
-        "images/I01_01_01.png\t1.5\t0\nimages/I01_01_02.png\t2\t0\nimages/x.png\t2\t0\n",
-        ["broken row: the name does not fit the dataset's patterns (list index out of range)"],
-    ),
-    (
-        "vqathinker_vdpve",
-        "VDPVE/VDPVE_train_score.json",
-        '{"annotations": [{"image_id": "a.mp4", "score": "10"}, {"image_id": "b.mp4", "score": 20}, '
-        '{"image_id": "c.mp4"}, {"image_id": "a.mp4", "score": "10"}, {"image_id": "d.mp4", "score": "x"}, '
-        '{"image_id": "\xff", "score": "1"}, 7]}',
-        [
-            "broken row: neither image_id and score nor image and conversations",
-            "duplicated id: an earlier row has it",
-            "broken row: MOS 'x' is no number",
-            "mixed encoding: bytes that are not UTF-8",
-            "broken row: neither image_id and score nor image and conversations",
-        ],
-    ),
-    (
-        "vqathinker_lsvq_train",
-        "LSVQ/LSVQ_labels_train.jsonl",
-        '{"image": ["a.mp4"], "conversations": [{"value": "?"}, {"value": 1.0}]}\n{"image": ["b.mp4"\n'
-        '{"image": ["c.mp4"], "conversations": [{"value": "?"}, {"value": 2.0}]}\n\n'
-        '{"image": [], "conversations": []}\n',
-        [
-            "broken row: no JSON (Expecting ',' delimiter)",
-            "broken row: neither image_id and score nor image and conversations",
-        ],
-    ),
-    (
-        "live_vqc_88",
-        "LIVE-VQC/live_VQC.json",
-        records(
-            {"img_path": "a.mp4", "mos": 0.1},
-            {"img_path": "b.mp4", "mos": 0.2},
-            {"img_path": "c.mp4"},
-            {"mos": 0.2},
-            {"img_path": "d.mp4", "mos": 1.1},
-        ),
-        ["broken row: no mos", "broken row: no img_path", "MOS out of range: 1.1 is not in 0 .. 1"],
-    ),
-    (
-        "waterloo_sqoe_3",
-        "WaterlooSQoE-III/data.csv",
-        "streaming_log,mos,content\n1.csv,10,a\n2.csv,20,a\n9.csv,30,a\n6.csv,30,a\n7.csv,40,a\n",
-        [
-            "missing file: no streaming log 9.csv",
-            "broken row: streaming_logs_all.csv: could not convert string to float: 'x'",
-            "broken row: streaming_logs_all.csv: a chunk of 0.0 s at 25.0 frames a second after 0.0 s",
-        ],
-    ),
-    (
-        "live_nflx_2",
-        "LIVE-NFLX-II/live_nflx_ii_derived.csv",
-        "distorted_mp4_video,retrospective_zscored_mos,frame_rate,N_total_frames,rebuffer_events_frames\n"
-        "A_0.mp4,0.5,30,300,[]\nA_1.mp4,0.7,30,300,[]\nA_2.mp4,0.5,30,300,[3]\nA_3.mp4,0.5,zero,300,[]\n"
-        'A_4.mp4,0.5,0,300,"[[1, 2]]"\n',
-        [
-            "broken row: rebuffer_events_frames is no list of [first frame, frames]",
-            "broken row: frame_rate or N_total_frames is no number",
-            "broken row: frame_rate or N_total_frames is no number",
-        ],
-    ),
-    (
-        "maxwell",
-        "MaxWell/MaxWell_train.csv",
-        "O,A-1,T-1\n1.5,0,0\n2.5,0,0\nbad,0,0\n3.5,0\n",
-        ["broken row: MOS 'bad' is no number", "broken row: 2 cells, 3 expected"],
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "file", "text", "reasons"), BROKEN, ids=[b[0] for b in BROKEN])
-def test_rows_that_cannot_be_used_are_listed_with_their_reasons(name, file, text, reasons, tmp_path):
-    write_form(tmp_path, name)
-    (tmp_path / file).write_bytes(text.encode("latin-1"))
-    if name == "waterloo_sqoe_3":
-        with (tmp_path / "WaterlooSQoE-III" / "streaming_logs_all.csv").open("a") as log:
-            log.write("6.csv,x,4.0,25\n7.csv,0,0.0,25\n")
-    found, left_out = clips(name, tmp_path)
-    assert [x["reason"] for x in left_out] == reasons
-    assert all(x["where"] and x["source"] == name for x in left_out)
-    made = source(name)
-    usable = [c for c in found if c.split == next(iter(made.files))]
-    assert len(usable) == 2
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_every_source_lists_and_counts_each_kind_of_bad_row(name, tmp_path):
-    made = source(name)
-    good, _ = clips(name, write_form(tmp_path, name))
-    add_faults(tmp_path, made)
-    held = scan(made, tmp_path, tmp_path / "report", None, lambda count: None)
-    assert dict(held.excluded) == dict.fromkeys(FAULTS, 1)
-    listed = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
-    assert [item["reason"].partition(":")[0] for item in listed] == list(FAULTS)
-    assert all(item["where"] and item["source"] == name for item in listed)
-    assert list(held.clips(tmp_path, np.ones(5, bool))) == good, "and the good ones are as before"
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_every_source_lists_the_clips_that_are_not_there(name, tmp_path):
-    made = source(name)
-    there = write_form(tmp_path, name) / FIRST[name][1]
-    there.parent.mkdir(parents=True, exist_ok=True)
-    if made.kind == "image":
-        Image.new("RGB", (16, 16)).save(there)
-    else:
-        write_clip(tmp_path / "clip.mp4", numbered(4, 32, 32), 25, "libx264", "yuv420p")
-        (tmp_path / "clip.mp4").rename(there)
-    workers = Workers(1)
-    index = MediaIndex(tmp_path / "out", tmp_path, workers)
-    held = scan(made, tmp_path, tmp_path / "report", index, lambda count: None)
-    index.close()
-    assert dict(held.excluded) == {"missing file": 4}
-    assert [c.path for c in held.clips(tmp_path, np.ones(1, bool))] == [FIRST[name][1]]
-
-
 def test_a_lower_is_better_scale_is_turned_round(tmp_path):
     write_form(tmp_path, "lsvq_train")
-    values = composed("data_prep", ["source=lsvq_train", "source.scale.better=lower"])["source"]
+    values = composed("data_prep", ["source=lsvq_train", "source.scale.better=lower", "source.scale.span=null"])[
+        "source"
+    ]
     held = scan(build("source", values, "source"), tmp_path, tmp_path / "r", None, lambda count: None)
     assert [c.mos for c in held.clips(tmp_path, np.ones(5, bool))] == pytest.approx([100, 80.625, 62.5, 24.6875, 0])
-
-
-def test_known_broken_items_and_constant_opinions(tmp_path):
-    write_form(tmp_path, "lsvq_train")
-    values = composed("data_prep", ["source=lsvq_train"])["source"]
-    made = build("source", {**values, "broken": {"backup/7.mp4": "black from 2 s on"}}, "source")
-    held = scan(made, tmp_path, tmp_path / "r", None, lambda count: None)
-    assert len(held.keys) == 4
-    assert dict(held.excluded) == {"known broken": 1}
-    (tmp_path / "LSVQ/LSVQ_train_labels.txt").write_text(fast(("a.mp4", 3.0), ("b.mp4", 3.0)))
-    with pytest.raises(DataError, match="lsvq_train: all 2 opinions are 3; nothing to scale"):
-        clips("lsvq_train", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no such label file"),
-        (b"", "is empty"),
-        ("a.mp4, 1, 1, 2".encode("utf-16"), "is UTF-16"),
-        (b"\n\n", "no rows of its 0 clips"),
-    ],
-)
-def test_a_label_file_that_is_none_stops_the_run(content, message, tmp_path):
-    write_form(tmp_path, "lsvq_train")
-    path = tmp_path / "LSVQ/LSVQ_train_labels.txt"
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        run(tmp_path, tmp_path / "out", "source=lsvq_train", "set=scoring_ugc")
-
-
-def test_a_cut_off_json_and_an_uneven_pair_stop_the_run(tmp_path):
-    write_form(tmp_path, "vqathinker_vdpve")
-    path = tmp_path / "VDPVE/VDPVE_train_score.json"
-    path.write_text(path.read_text()[:-120])
-    with pytest.raises(DataError, match=r"not valid JSON after record 4; the download may be incomplete"):
-        clips("vqathinker_vdpve", tmp_path)
-    write_form(tmp_path, "maxwell")
-    with (tmp_path / "MaxWell/MaxWell_train.csv").open("a") as file:
-        file.write("1.0,0,0\n")
-    with pytest.raises(DataError, match="another number of rows than train_labels.txt"):
-        clips("maxwell", tmp_path)
-    write_form(tmp_path, "cgvds")
-    path = tmp_path / "CGVDS/CGVDS_metadata.csv"
-    path.write_text(path.read_text().replace("File,MOS", "File,Score"))
-    with pytest.raises(DataError, match=r"no column 'MOS'; the file has File, Score, width"):
-        clips("cgvds", tmp_path)
 
 
 def test_a_released_file_larger_than_the_read_piece(tmp_path, monkeypatch):
@@ -313,7 +117,7 @@ def test_a_released_file_larger_than_the_read_piece(tmp_path, monkeypatch):
     names = [f"folder/{k}é.mp4" for k in range(200)]
     path = tmp_path / "LSVQ" / "LSVQ(test_1080p).json"
     path.parent.mkdir()
-    path.write_text(records(*({"img_path": n, "mos": k / 3} for k, n in enumerate(names))), encoding="utf-8")
+    path.write_text(records(*({"img_path": n, "mos": 10 + k / 3} for k, n in enumerate(names))), encoding="utf-8")
     found, left_out = clips("lsvq_1080p_2575", tmp_path)
     assert [c.id for c in found] == [f"lsvq_1080p_2575/{n}" for n in names]
     assert not left_out
@@ -347,13 +151,6 @@ def test_a_set_that_has_nothing_to_say_or_needs_embedded_clips_is_refused(tmp_pa
         run(tmp_path, tmp_path / "out", "source=synthetic", "set=depict")
 
 
-def test_a_file_that_is_no_table_is_one_line(tmp_path):
-    write_form(tmp_path, "cgvds")
-    (tmp_path / "CGVDS/CGVDS_metadata.csv").write_text('File,MOS\n"' + "x" * (1 << 21) + '",1\n')
-    with pytest.raises(DataError, match="no table: field larger than field limit"):
-        clips("cgvds", tmp_path)
-
-
 def test_a_content_in_two_splits_is_refused(tmp_path):
     write_form(tmp_path, "koniq_10k")
     (tmp_path / "KonIQ-10k/test_labels.txt").write_text(fast(("1.png", 60.0)))
@@ -361,14 +158,73 @@ def test_a_content_in_two_splits_is_refused(tmp_path):
         run(tmp_path, tmp_path / "out", "source=koniq_10k", "set=scoring_ugc", "source.kind=video")
 
 
-@pytest.mark.skipif(not LABELS.is_dir(), reason="the published label files are not here")
+@pytest.mark.parametrize("name", [name for name in FORMS if "lsvq" in name and name != "lsvq"])
+def test_a_clip_of_lsvq_has_one_level_in_every_list(name, tmp_path):
+    """A list that holds a part of the dataset does not stretch its own opinions over 0-100."""
+    (tmp_path / "a").mkdir()
+    whole, _ = clips("lsvq", write_form(tmp_path / "a", "lsvq"))
+    part, _ = clips(name, write_form(tmp_path / "b", name))
+    assert [(c.content, c.mos) for c in part] == [(c.content, pytest.approx(c.mos)) for c in whole]
+    assert [level_of(c.mos) for c in part] == ["low", "poor", "fair", "good", "high"]
+
+
+def test_opinions_beyond_the_span_are_rounding_or_errors(tmp_path):
+    (tmp_path / "LSVQ").mkdir()
+    rows = fast(("a.mp4", 2.448), ("b.mp4", 91.42), ("c.mp4", 95.0), ("d.mp4", 50.0))
+    (tmp_path / "LSVQ" / "labels_test.txt").write_text(rows)
+    found, left_out = clips("lsvq_test", tmp_path)
+    assert [c.mos for c in found] == [0.0, 100.0, pytest.approx(53.447, abs=1e-3)]
+    (reason,) = (item["reason"] for item in left_out)
+    assert (
+        reason == "MOS out of range: 95.0 is not in 2.44828 .. 91.4194, where the dataset's opinions lie (scale.span)"
+    )
+    values = composed("data_prep", ["source=lsvq_test", "source.scale.span=[5,105]"])["source"]
+    with pytest.raises(ConfigError, match=r"scale.span: \[5.0, 105.0\] is no interval inside 0 .. 100"):
+        build("source", values, "source")
+
+
+@with_labels
 @pytest.mark.parametrize("name", REAL)
 def test_the_published_files_hold_what_is_declared(name, tmp_path):
     """Of every dataset whose label file the documentation calls real."""
-    for folder in LABELS.iterdir():
-        (tmp_path / folder.name).symlink_to(folder)
-    (tmp_path / "CGVDS").symlink_to(LABELS / "Gaming-other")
     made = source(name)
-    held = scan(made, tmp_path, tmp_path / "report", None, lambda count: None)
+    held = scan(made, link_published(tmp_path), tmp_path / "report", None, lambda count: None)
     assert {split: held.found[split] for split in made.expected} == made.expected
     assert not held.excluded
+    if name in ("lsvq", "live_vqc", "youtube_ugc_1380"):
+        assert made.scale.span == (held.mos.min(), held.mos.max()), "these lists are whole"
+
+
+@with_labels
+def test_the_span_of_live_vqc_is_the_one_that_the_released_list_is_scaled_by(tmp_path):
+    """Two items of VQA²'s live_VQC.json, whose opinions lie in 0-1."""
+    found, _ = clips("live_vqc", link_published(tmp_path))
+    mos = {c.path.removeprefix("LIVE-VQC/Video/"): c.mos for c in found}
+    assert mos["A010.mp4"] == pytest.approx(28.45107617493966)
+    assert mos["P009.mp4"] == pytest.approx(56.48538168548315)
+
+
+@with_labels
+@pytest.mark.parametrize(
+    ("part", "whole", "count"),
+    [
+        ("lsvq_1080p_3561", "lsvq", 3561),
+        ("lsvq_test_7220", "lsvq", 7174),
+        ("youtube_ugc_1147", "youtube_ugc_1380", 1147),
+    ],
+)
+def test_a_published_clip_has_one_level_in_every_list(part, whole, count, tmp_path):
+    root = link_published(tmp_path)
+    first, second = ({c.content: c.mos for c in clips(name, root)[0]} for name in (part, whole))
+    both = first.keys() & second.keys()
+    assert len(both) == count
+    assert all(level_of(first[c]) == level_of(second[c]) for c in both)
+
+
+def test_a_clip_that_has_two_names_is_found_under_either(tmp_path):
+    write_form(tmp_path, "live_vqc")
+    (tmp_path / "LIVE-VQC" / "Video").mkdir()
+    (tmp_path / "LIVE-VQC" / "Video" / "A002NEW.mp4").touch()
+    found, _ = clips("live_vqc", tmp_path)
+    assert [c.path for c in found[:2]] == ["LIVE-VQC/Video/A001.mp4", "LIVE-VQC/Video/A002NEW.mp4"]
+    assert found[1].content == "LIVE-VQC/A002"

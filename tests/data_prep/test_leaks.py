@@ -254,6 +254,29 @@ def test_training_refuses_its_test_clips_by_name_by_hash_and_by_held_out_list(ro
         refuse_overlap(root, (), rules.names)
 
 
+@pytest.mark.parametrize("split", ["val", "test_1080p"])
+def test_training_refuses_clips_of_every_split_that_is_not_its_own(root, rules, split):
+    (root / f"ugc.{split}.jsonl").write_text((root / "ugc.train.jsonl").read_text())
+    (root / "ugc.excluded.jsonl").write_text('{"source": "a", "reason": "broken row"}\n')
+    with pytest.raises(DataError, match="2 training clips are test clips: LSVQ/b1/1.mp4 is in the test sets"):
+        refuse_overlap(root, (), rules.names)
+
+
+def test_a_held_out_list_in_a_dataset_s_folder_names_its_clips_bare(root, rules):
+    """As the released list of LIVE-VQC does; elsewhere a bare name is no proof."""
+    row = {"media": "LIVE-VQC/Video/A010.mp4"}
+    (root / "ugc.train.jsonl").write_text(json.dumps(row) + "\n")
+    inside, outside = root / "LIVE-VQC" / "live_VQC.json", root.parent / "live_VQC.json"
+    inside.parent.mkdir()
+    for path in (inside, outside):
+        path.write_text(json.dumps([{"img_path": "A010.mp4", "mos": 0.28}]))
+    refuse_overlap(root, (str(outside),), rules.names)
+    with pytest.raises(DataError, match=r"LIVE-VQC/Video/A010.mp4 is in .*live_VQC.json, as A010.mp4"):
+        refuse_overlap(root, (str(inside),), rules.names)
+    with pytest.raises(DataError, match=r"data.held_out: .*gone.json: no such list"):
+        refuse_overlap(root, (str(root / "gone.json"),), rules.names)
+
+
 def test_a_run_stops_before_it_trains_on_test_clips_unless_told_otherwise(root):
     (root / "more.test.jsonl").write_text((root / "ugc.train.jsonl").read_text())
 

@@ -25,7 +25,7 @@ from vqa2.experts.localization.localize import Finding, Localization, look
 from vqa2.experts.localization.maps import boxes, difference, difference_map
 from vqa2.experts.localization.motion import alignments, between, visible, warped
 from vqa2.experts.localization.render import FINDINGS, drawn, overlay, strip
-from vqa2.experts.localization.score import pointing, spatial_iou, temporal_iou, tuned
+from vqa2.experts.localization.score import OF_KIND, pointing, spatial_iou, temporal_iou, tuned
 from vqa2.experts.localization.train import LocalizationRun, evaluate, seen, train
 from vqa2.launch import composed
 
@@ -171,6 +171,10 @@ def test_localization_is_above_both_baselines(trained):
     assert value["ours"][name] >= max(value["uniform"][name], value["frame difference"][name]), (name, value)
     assert value["ours"]["temporal IoU"] > 0.6
     assert value["uniform"]["temporal IoU"] == pytest.approx(5 / 16)
+    of_kind = [m for m in scores["ours"] if m.name.startswith(OF_KIND)]
+    assert {m.name.removeprefix(OF_KIND) for m in of_kind} == {c.truth.variant for c in clips["test"]} - {"none"}
+    mean = sum(m.n * m.value for m in of_kind) / sum(m.n for m in of_kind)
+    assert mean == pytest.approx(value["ours"]["temporal IoU"])
 
 
 def test_a_clip_is_localized_drawn_and_written(trained, tmp_path):

@@ -1,6 +1,7 @@
 """The experts command: raw scores kept and not asked twice, calibrations written, a row for everything or a reason."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from expert_values import INFO
 
 from vqa2.core.config import decode
 from vqa2.core.errors import DataError
-from vqa2.core.records import Instruction, Turn, write_jsonl
+from vqa2.core.records import Instruction, Turn, read_jsonl, write_jsonl
 from vqa2.experts.calibration import load
 from vqa2.experts.measure import READINGS, ExpertsRun, run
 
@@ -40,7 +41,7 @@ def prepared(tmp_path: Path) -> ExpertsRun:
         "good": tool("good", "all.csv", higher_is_better=False),
         "noise": tool("noise", "all.csv"),
         "gone": tool("good", "half.csv", higher_is_better=False),
-        "fr": tool("good", "all.csv", reference=True),
+        "fr": tool("good", "all.csv", reference=True, higher_is_better=False),
         "absent": tool("good", "nowhere.csv"),
     }
     pool = {"tools": tools, "commercial_only": False, "isolation": "none", "timeout_s": 9.0,
@@ -52,10 +53,10 @@ def prepared(tmp_path: Path) -> ExpertsRun:
 
 def test_every_expert_has_a_row_or_a_reason(tmp_path):
     made = prepared(tmp_path)
-    rows, left_out = run(made, lambda *_: None)
+    rows, left_out = run(made, {}, lambda *_: None)
     by = {row.expert: row for row in rows}
     assert set(by) | set(left_out) == {"good", "noise", "gone", "fr", "absent"}
-    assert left_out["fr"] == "needs a reference"
+    assert left_out["fr"] == "needs a reference, and no clip has one"
     assert "nowhere.csv" in left_out["absent"]
     assert rows[0].expert in ("good", "gone")
     assert by["good"].srcc.value > 0.95
@@ -71,15 +72,15 @@ def test_every_expert_has_a_row_or_a_reason(tmp_path):
 
 def test_readings_are_kept_and_asked_anew_only_where_something_changed(tmp_path):
     made = prepared(tmp_path)
-    run(made, lambda *_: None)
+    run(made, {}, lambda *_: None)
     kept = (tmp_path / "out" / READINGS).read_text().splitlines()
-    run(made, lambda *_: None)
+    run(made, {}, lambda *_: None)
     assert (tmp_path / "out" / READINGS).read_text().splitlines() == kept
     with (tmp_path / "out" / READINGS).open("a") as handle:
         handle.write('{"key": "cut off')
     (tmp_path / "c3.mp4").write_bytes(b"another")
     (tmp_path / "out" / READINGS).write_text("\n".join([*kept, '{"key": "cut off', ""]))
-    run(made, lambda *_: None)
+    run(made, {}, lambda *_: None)
     new = (tmp_path / "out" / READINGS).read_text().splitlines()[len(kept) + 1 :]
     assert {json.loads(line)["media"] for line in new} == {"c3"}
 
@@ -89,4 +90,29 @@ def test_a_row_without_mos_is_an_error(tmp_path):
     row = Instruction(id="x", clip_id="x", kind="video", media="c1.mp4", task="", turns=(Turn(user="", assistant=""),))
     write_jsonl(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match="rows.jsonl: x: a rated media is needed"):
-        run(made, lambda *_: None)
+        run(made, {}, lambda *_: None)
+
+
+def test_references_bring_the_experts_that_need_them(tmp_path):
+    """Half of the clips have one; another reference is another reading."""
+    made = prepared(tmp_path)
+    paths = {f"c{i}": tmp_path / f"c{(i + 2) % 40}.mp4" for i in range(20)}
+    rows, left_out = run(made, paths, lambda *_: None)
+    (row,) = (row for row in rows if row.expert == "fr")
+    assert "fr" not in left_out
+    assert (row.srcc.n, row.failures) == (20, {"not applicable: needs a reference": 20})
+    assert json.loads((tmp_path / "calibration" / "fr.json").read_text())["n"] < 20
+    kept = (tmp_path / "out" / READINGS).read_text().splitlines()
+    run(made, {**paths, "c3": tmp_path / "c0.mp4"}, lambda *_: None)
+    new = [json.loads(line) for line in (tmp_path / "out" / READINGS).read_text().splitlines()[len(kept) :]]
+    assert [(r["expert"], r["media"]) for r in new] == [("fr", "c3")]
+
+
+def test_a_target_that_an_experts_own_score_made_is_not_used(tmp_path):
+    made = prepared(tmp_path)
+    rows = [replace(row, tags={**row.tags, "mos_rule": "replay" if i % 4 == 0 else "strength"})
+            for i, row in enumerate(read_jsonl(tmp_path / "rows.jsonl", Instruction))]  # fmt: skip
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    (row,) = (row for row in run(made, {}, lambda *_: None)[0] if row.expert == "good")
+    assert (row.srcc.n, row.failures) == (30, {"not applicable: its own score is the target": 10})
+    assert json.loads((tmp_path / "calibration" / "good.json").read_text())["n"] < 20

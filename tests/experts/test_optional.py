@@ -22,6 +22,8 @@ PRINTED = {
     "dover": ("dict_keys(['technical'])\n-0.31\nNormalized fused overall score (scale in [0,1]): 0.4231\n", 0.4231),
     "cover": ("path, semantic score, technical score, aesthetic score, overall/final score\n"
               "a.mkv,0.273010,-0.140000,0.020000,0.153010\n", 0.15301),
+    "cover_technical": ("path, semantic score, technical score, aesthetic score, overall/final score\n"
+                        "a.mkv,0.273010,-0.140000,0.020000,0.153010\n", -0.14),
     "fast_vqa": ("Sampled frames are [0 2 4]\nThe quality score of the video is -0.12345.\n", -0.12345),
     "uvq": ("3.7126\n", 3.7126),
     "q_align": ("Loading checkpoint shards: 100%\n[0.68408203125]\n", 0.68408203125),

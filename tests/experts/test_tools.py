@@ -9,7 +9,8 @@ from PIL import Image
 from scipy import ndimage
 
 from data_prep._degrade import degrade
-from vqa2.core.config import decode
+from vqa2.core.config import build, decode
+from vqa2.core.errors import ConfigError
 from vqa2.experts._frames import enlarged, sampled, small
 from vqa2.experts.base import Media
 from vqa2.experts.pool import Pool, PoolSpec
@@ -151,3 +152,8 @@ def test_a_predictor_is_an_expert(tmp_path):
     assert pool.run(["p"], Media(path=tmp_path / "a.mkv", kind="video"), None, None, None)[0].raw == 0.25
     (gone,) = pool.run(["p"], Media(path=tmp_path / "b.mkv", kind="video"), None, None, None)
     assert (gone.failure, gone.reason) == ("error", "no such file")
+    other = {"name": "predictor", "predictor": {"name": "model", "folder": "checkpoints/mine"}, "info": info}
+    with pytest.raises(
+        ConfigError, match="info.weights: .* are those of runs/tiny/.*; name all four for checkpoints/mine"
+    ):
+        build("expert", other, "experts.tools.vqa2")

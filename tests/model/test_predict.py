@@ -9,10 +9,11 @@ import pytest
 from media import numbered, write_clip
 
 from vqa2.core.errors import ConfigError, MediaError
-from vqa2.core.prompts import FIRST_COUNT, KEY_COUNT, MOTION_COUNT, with_counts
-from vqa2.core.records import Query
+from vqa2.core.prompts import FIRST_COUNT, KEY_COUNT, MOTION_COUNT, SECONDS, with_counts
+from vqa2.core.records import Query, Turn
 from vqa2.data.ahead import Reader
 from vqa2.data.video import VideoSpec, thinned
+from vqa2.model import processing
 from vqa2.model.predict import Inference, ModelPredictor
 
 SPEC = VideoSpec(backend="pyav", deadline_s=30.0, frame_multiple=4, max_motion_frames=400)
@@ -76,15 +77,18 @@ def test_two_clips_follow_each_other(reader, queries):
 
 def test_prompts_say_how_many_frames_there_are(predictor, queries, monkeypatch):
     made, seen = predictor(), []
-    real = made.processor.example
+    real = processing.lay_out
 
     def watched(turns, *rest):
         seen.append(turns[0].user)
         return real(turns, *rest)
 
-    monkeypatch.setattr(made.processor, "example", watched)
+    monkeypatch.setattr(processing, "lay_out", watched)
     clip = made._clips.reader(queries[0])
     question = f"<video>{FIRST_COUNT}/{KEY_COUNT}/{MOTION_COUNT}"
+    length = clip.motion_times[-1] + 1 / clip.fps
+    made.processor.example((Turn(user=f"<video>{SECONDS} s, {KEY_COUNT}", assistant="Yes."),), clip, "row")
+    assert seen == [f"<video>{length:.1f} s, {len(clip.key)}"], "training rows as well"
     made.answer([replace(queries[0], question=question, second=queries[1].path)])
     other = made._clips.reader(queries[1])
     counts = (len(clip.key), len(clip.key) + len(other.key), len(clip.motion) + len(other.motion))

@@ -6,7 +6,7 @@ import pytest
 from router_parts import only
 
 from vqa2.core.config import decode
-from vqa2.experts.measure import ExpertsRun
+from vqa2.experts.measure import ExpertsCommand
 from vqa2.experts.measure import run as measure_experts
 from vqa2.launch import composed
 from vqa2.model.build import build as build_model
@@ -28,5 +28,5 @@ def experts(data_root, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("experts")
     more = [f"root={data_root}", f"out={out}", f"experts.calibration={out}/calibration", "bootstrap=0", "fit_limit=30"]
     more += ["forms=[linear,isotonic]", *only("experts")]
-    measure_experts(decode(ExpertsRun, composed("experts", more), "experts"), lambda *_: None)
+    measure_experts(decode(ExpertsCommand, composed("experts", more), "experts"), {}, lambda *_: None)
     return out

@@ -24,6 +24,7 @@ from trl.rewards import get_soft_overlong_punishment
 import vqa2.train.grpo as grpo
 from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
+from vqa2.train._grpo_loss import policy_loss
 from vqa2.train._rollout import Rollout
 from vqa2.train.grpo_rewards import TrlReward
 
@@ -42,13 +43,15 @@ def assert_same(one: dict, other: dict, atol: float = 0.0) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=0.0, atol=atol)
 
 
-def test_resume_equals_an_uninterrupted_run(tmp_path):
-    straight = trainer(tmp_path / "a", max_steps=5, beta=0.1)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_resume_equals_an_uninterrupted_run(tmp_path, updates):
+    change = {"max_steps": 5, "beta": 0.1, "num_iterations": updates}
+    straight = trainer(tmp_path / "a", **change)
     straight.train()
-    stopped = trainer(tmp_path / "b", max_steps=5, beta=0.1, save_strategy="steps", save_steps=2)
+    stopped = trainer(tmp_path / "b", save_strategy="steps", save_steps=2, **change)
     stopped.train()
     # The table of the first run goes on to step 5; the resumed run takes it back to the checkpoint.
-    resumed = trainer(tmp_path / "b", max_steps=5, beta=0.1)
+    resumed = trainer(tmp_path / "b", **change)
     resumed.train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-2"))
     assert_same(weights(resumed), weights(straight))
     assert table(tmp_path / "b") == table(tmp_path / "a")
@@ -86,6 +89,53 @@ def test_packs_change_nothing(tmp_path, loss_type, beta):
         assert [r[name] for r in logs[0]] == pytest.approx([r[name] for r in logs[1]], rel=1e-5, abs=1e-6)
 
 
+def test_updates_on_one_rollout_clip_and_equal_trls(tmp_path, monkeypatch):
+    """Two steps of three updates, in packs that cut groups and in whole micro-batches: the same weights; the ratio
+    leaves 1 from the second update on, and is clipped. Every update's loss is TRL's with the log-probabilities of the
+    first as old ones (test_grpo_loss.py: policy_loss)."""
+    seen = []
+    monkeypatch.setattr(grpo, "policy_loss", lambda tokens, *a: seen.append(tokens) or policy_loss(tokens, *a))
+    change = {"num_iterations": 3, "learning_rate": 0.05, "lr_scheduler_type": "linear", "beta": 0.1, "optim": "sgd"}
+    change |= {"max_grad_norm": 1e9, "learning_rate": 1.0}
+    whole, cut = (trainer(tmp_path / str(n), max_tokens=n, **change) for n in (4096, 20))
+    before = weights(whole)
+    whole.train()
+    assert len(seen) == 2 * 3 * 2  # steps, updates, micro-batches
+    for step in range(2):
+        for micro in range(2):
+            first, second, third = (seen[6 * step + 2 * update + micro] for update in range(3))
+            assert torch.equal(first.logps, first.old_logps)
+            for later in (second, third):
+                assert torch.equal(later.old_logps, first.old_logps)
+                assert (later.logps - later.old_logps).abs().max() > 1e-3
+    cut.train()
+    assert_same(weights(whole), weights(cut), atol=1e-5)
+    assert max((before[n] - p).abs().max() for n, p in weights(whole).items()) > 1e-3
+    rows = [row for row in whole.state.log_history if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(0 < row["clip_ratio/region_mean"] < 1 for row in rows)
+    # The schedule counts rollouts.
+    assert [row["learning_rate"] for row in rows] == [1.0, 0.5]
+
+
+def test_updates_ahead_are_those_of_the_loop(tmp_path):
+    """Three updates on a rollout, against the loop taking three steps on it."""
+    change = {"max_grad_norm": 0.1, "learning_rate": 1e-2, "loss_type": "dapo"}
+    ahead = trainer(tmp_path / "a", num_iterations=3, max_steps=1, **change)
+    ahead.train()
+    loop = trainer(tmp_path / "b", max_steps=3, **change)
+    made, first = loop.get_batch_samples, []
+
+    def same(*given):
+        first.append(made(*given)) if not first else None
+        loop.ahead.rollout = first[0]
+        return first[0]
+
+    loop.get_batch_samples = same
+    loop.train()
+    assert_same(weights(ahead), weights(loop))
+
+
 def test_training_raises_the_reward(tmp_path):
     made = trainer(tmp_path, max_steps=25, per_device_train_batch_size=16, learning_rate=5e-3)
     before = made.evaluate_rewards(rows(), seed=7)
@@ -97,17 +147,20 @@ def test_training_raises_the_reward(tmp_path):
 
 
 def test_rewards_of_other_completions_teach_nothing(tmp_path):
-    """The control of the test above: every completion gets its neighbor's reward."""
-
-    def neighbors(completions, **_):
-        values = few_as(completions)
-        return values[1:] + values[:1]
-
-    rewards = {"neighbors": TrlReward(neighbors, 1.0)}
-    made = trainer(tmp_path, rewards=rewards, max_steps=25, per_device_train_batch_size=16, learning_rate=5e-3)
+    """The control of the test above: every completion gets the reward of another one of its group. Held-out rewards
+    are never shuffled."""
+    change = {"max_steps": 25, "per_device_train_batch_size": 16, "learning_rate": 5e-3}
+    made = trainer(tmp_path / "a", options={"shuffle_rewards": True}, **change)
     made.train()
-    made.steps.judge.rewards = REWARDS
-    assert made.evaluate_rewards(rows(), seed=7)["reward"] < 0.3
+    found = table(tmp_path / "a")
+    assert any(row["reward"] != few_as([row["completion"]])[0] for row in found)
+    for k in range(0, len(found), 4):
+        own = [few_as([row["completion"]])[0] for row in found[k : k + 4]]
+        assert sorted(row["reward"] for row in found[k : k + 4]) == pytest.approx(sorted(own))
+    assert made.evaluate_rewards(rows(), seed=7, table=tmp_path / "held_out.jsonl")["reward"] < 0.3
+    for line in (tmp_path / "held_out.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["reward"] == pytest.approx(few_as([row["completion"]])[0])
 
 
 def scripted(monkeypatch, clean: list[str], disturbed: list[str]) -> list[tuple[int, int]]:
@@ -176,7 +229,15 @@ def test_every_reward_reaches_loss_table_and_log(tmp_path, monkeypatch):
     assert log["rewards/format/mean"] == 0.75
     assert log["rewards/temporal/not_applicable"] == 0
     assert log["reward"] == pytest.approx(sum(r["reward"] for r in found) / 16)
-    assert {"generation_s", "update_s", "completions/mean_length", "reward_std", "frac_reward_zero_std"} <= log.keys()
+    assert {
+        "data_s",
+        "generation_s",
+        "reward_s",
+        "update_s",
+        "completions/mean_length",
+        "reward_std",
+        "frac_reward_zero_std",
+    } <= log.keys()
 
 
 def test_rewards_that_do_not_apply_are_counted_and_left_out(tmp_path, monkeypatch):
@@ -259,7 +320,7 @@ def test_optimizer_groups_are_used(tmp_path):
     ("change", "message"),
     [
         ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4}, "per_device_train_batch_size: counts"),
-        ({"num_iterations": 2}, "num_iterations: this trainer supports 1 only"),
+        ({"num_iterations": 0}, "num_iterations: must be at least 1"),
         ({"use_vllm": True}, "use_vllm"),
         ({"reward_weights": [1.0]}, "reward_weights"),
         ({"loss_type": "drgrpo"}, "loss_type: not 'drgrpo' .did you mean 'dr_grpo'"),
@@ -284,7 +345,3 @@ def test_rewards_and_rows_that_do_not_fit_are_named(tmp_path):
         trainer(tmp_path, rewards=real_rewards(), max_completion_length=4)
     with pytest.raises(DataError, match="r0: a GRPO row needs a MOS"):
         trainer(tmp_path, data=[replace(rows(1)[0], mos=None)])
-    with pytest.raises(ConfigError, match="reward letters: gave 1 values for 8 completions"):
-        trainer(tmp_path, rewards={"letters": TrlReward(lambda completions, **_: [0.0], 1.0)}).train()
-    with pytest.raises(ConfigError, match="reward letters: gave nan"):
-        trainer(tmp_path, rewards={"letters": TrlReward(lambda completions, **_: [float("nan")] * 8, 1.0)}).train()

@@ -4,7 +4,10 @@ import base64
 import io
 import json
 import math
+import multiprocessing
+import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +18,15 @@ from PIL import Image
 
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.core.records import write_jsonl
 from vqa2.data.dataset import QUARANTINE
 from vqa2.data.video import Quarantine
+from vqa2.launch import composed
 from vqa2.rewards._scoring import EMPTY, Field
 from vqa2.train._grpo_alarms import Alarms, Watch
+from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_memory import RankingMemory
-from vqa2.train._grpo_show import wandb_table
+from vqa2.train._grpo_show import log_to_wandb
 from vqa2.train.grpo_rewards import Judge, TrlReward, Verdict
 from vqa2.train.stages.grpo import _quarantine
 
@@ -113,6 +119,22 @@ def test_a_resumed_run_has_the_same_opponents_substitutes_and_pages(tmp_path, re
 
 # -- rewards ----------------------------------------------------------------------------------------------------------
 
+RECORD = Record(
+    prompt_id="p",
+    clip_id="c",
+    prompt="rate",
+    kind="video",
+    target=3.0,
+    choice=None,
+    text="no",
+    tokens=(1,),
+    clipped=False,
+    counted=1,
+    perturbed=None,
+    perturbation=None,
+)
+"""A completion that rewards can be asked about."""
+
 
 def test_a_late_reward_applies_to_nothing_and_is_not_called_again_while_it_runs():
     release, called = threading.Event(), []
@@ -144,6 +166,39 @@ def test_a_late_reward_leaves_the_step_to_the_others(tmp_path):
     assert any(r["advantage"] for r in table(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("reward", "text"),
+    [
+        (lambda **_: None, "gave NoneType; a list with a value per completion is needed"),
+        (lambda **_: 0.5, "gave float; a list"),
+        (lambda **_: [0.0], "gave 1 values for 2 completions"),
+        (lambda **_: [None, math.nan], "gave nan; use None where the reward does not apply"),
+        (lambda **_: ["0.5", 1.0], "gave '0.5'; use None"),
+        (lambda **_: [1 / 0, 0.0], r"ZeroDivisionError: division by zero \(test_grpo_control.py, line \d+\)$"),
+        (lambda log_extra, **_: log_extra("note", 3) or [0.0, 0.0], "reward note: gave int; a list"),
+        (lambda log_metric, **_: log_metric("note", "3") or [0.0, 0.0], "gave '3'; use None"),
+    ],
+)
+def test_a_reward_that_misbehaves_stops_every_process(monkeypatch, reward, text):
+    """What the main process finds is what all of them raise."""
+    sent = []
+    monkeypatch.setattr("vqa2.train.grpo_rewards.broadcast_object_list", lambda box: sent.append(box[0]))
+    with pytest.raises(ConfigError, match=text) as caught:
+        Judge({"odd": TrlReward(reward, 1.0)}, 20, is_main=True)([RECORD] * 2, EMPTY)
+    assert sent == [str(caught.value)]
+    monkeypatch.setattr("vqa2.train.grpo_rewards.broadcast_object_list", lambda box: box.__setitem__(0, sent[0]))
+    with pytest.raises(ConfigError, match=text):
+        Judge({}, 20, is_main=False)([], EMPTY)
+
+
+def test_a_reward_that_gives_up_by_itself_is_not_late():
+    def impatient(**_):
+        raise multiprocessing.TimeoutError("no answer from the service")
+
+    with pytest.raises(ConfigError, match="reward odd: TimeoutError: no answer from the service"):
+        Judge({"odd": TrlReward(impatient, 1.0)}, 20, is_main=True)([RECORD] * 2, EMPTY)
+
+
 def test_shuffled_rewards_stay_in_their_group():
     verdict = Verdict({"a": [float(k) for k in range(12)], "b": [k / 10 for k in range(12)]})
     mixed = verdict.shuffled(4, (1, 2))
@@ -172,6 +227,23 @@ def test_multiple_choice_and_ratings_in_one_step(tmp_path, monkeypatch):
     # The other rating prompt is the only opponent; questions are none.
     assert found["r0", 1]["opponents"] == 1
     assert found["r1", 0]["opponents"] is None
+
+
+def test_a_row_that_a_set_holds_twice_is_two_prompts(tmp_path, readable):
+    made = trainer(tmp_path, rewards=real_rewards(), data=rows(2) * 2, max_steps=1, per_device_train_batch_size=8)
+    made.train()
+    found = table(tmp_path)
+    assert Counter(r["prompt_id"] for r in found) == dict.fromkeys(["r0", "r1", "r0#2", "r1#2"], 4)
+    assert {r["opponents"] for r in found} == {3}
+    perturbed = {name: [r["perturbed"] for r in found if r["prompt_id"] == name] for name in ("r0", "r0#2")}
+    assert perturbed["r0"] != perturbed["r0#2"]
+
+
+def test_a_held_out_row_is_measured_once(tmp_path):
+    write_jsonl(tmp_path / "grpo.test.jsonl", rows(4))
+    stage = build("stage", composed("train", ["stage=grpo", "stage.sets.grpo=2.0"])["stage"], "stage")
+    context = SimpleNamespace(spec=SimpleNamespace(data=SimpleNamespace(root=str(tmp_path)), seed=0))
+    assert sorted(r.id for r in stage.held_out(context, None)) == ["r0", "r1", "r2", "r3"]
 
 
 # -- broken clips -----------------------------------------------------------------------------------------------------
@@ -277,6 +349,11 @@ def test_completions_can_be_looked_at(tmp_path, monkeypatch):
         max_steps=3,
         options={"show": {"every": 2, "prompts": 2}},
     )
+    sent = []
+    stub = SimpleNamespace(run=object(), Image=lambda image: image, Table=lambda names, rows: (names, rows))
+    stub.log = lambda row, commit: sent.append((row["completions"], commit))
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    made.args.report_to = ["wandb"]
     made.train()
     shown = lines(tmp_path / "shown.jsonl")
     assert [(row["step"], len(row["completions"])) for row in shown] == [(1, 4), (1, 4), (2, 4), (2, 4)]
@@ -287,8 +364,12 @@ def test_completions_can_be_looked_at(tmp_path, monkeypatch):
     assert page.count("<img ") == 4
     assert page.count("unreadable") == 4 * 3
     assert page.index("Step 2") < page.index("Step 1")
-    names, found = wandb_table(shown, lambda image: image)
-    assert len(found) == 16
+    # Two steps of two prompts; without a run of wandb's nothing is sent.
+    assert [(len(found), commit) for (_, found), commit in sent] == [(8, False), (8, False)]
+    stub.run = None
+    log_to_wandb(shown)
+    assert len(sent) == 2
+    names, found = sent[0][0]
     row = dict(zip(names, found[0]))
     assert (row["step"], row["answer"], row["format"]) == (1, "4.25", 1.0)
     assert row["clip"].size == (2, 2)

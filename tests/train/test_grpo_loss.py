@@ -10,8 +10,11 @@ from datasets import Dataset
 from grpo_clips import assert_gradients, clips_trainer, collated, completed, gradients, tuned, unshared
 from grpo_toy import arguments, few_as, tokenizer, toy, trainer
 from transformers import Qwen2ForCausalLM
+from trl import GRPOConfig
 from trl import GRPOTrainer as Oracle
 
+from vqa2.core.config import build
+from vqa2.launch import composed
 from vqa2.model.tune import PARTS
 from vqa2.train._grpo_loss import LossSettings, Tokens, policy_loss, score
 from vqa2.train._grpo_tally import Tally
@@ -177,6 +180,8 @@ def test_a_full_step_equals_trl(oracle, monkeypatch, tmp_path, loss_type, beta):
         "owner": torch.arange(P).repeat_interleave(G),
         "whole": (P * G, int(made["completion_mask"].sum())),
         "weight": 1.0,
+        "old": {},
+        "number": 0,
     }
     loss = ours.compute_loss(ours.model, batch, num_items_in_batch=made["num_items_in_batch"].float())
     loss.backward()
@@ -222,12 +227,22 @@ def test_a_full_step_on_clips_equals_trls_loss(oracle, monkeypatch, tmp_path, sm
     ours.current_gradient_accumulation_steps, loss = 2, torch.zeros(())
     packs, whole = packs_of(batch, 60), {"weight": 1.0, "whole": (P * G, int(count))}
     assert len(packs) > P
-    for pack in packs:
-        share = ours.compute_loss(model, pack | whole, num_items_in_batch=count)
+    for number, pack in enumerate(packs):
+        share = ours.compute_loss(model, pack | whole | {"old": {}, "number": number}, num_items_in_batch=count)
         share.backward()
         loss += share.detach()
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-7)
     assert_gradients(gradients(model), theirs)
+
+
+@pytest.mark.parametrize(("preset", "corrected"), [("paper", False), ("tiny", True)])
+def test_the_kl_of_a_preset_reaches_the_loss(tmp_path, preset, corrected):
+    """The released code has the plain k3 estimate, TRL's default multiplies it by the ratio."""
+    stage = build("stage", composed("train", ["stage=grpo", f"preset={preset}"])["stage"], "stage")
+    options = stage.policy.options() | {"per_device_train_batch_size": stage.policy.num_generations}
+    args = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, **options)
+    assert loss_settings(args).use_bias_correction_kl is corrected
+    assert args.num_generations_eval is None
 
 
 def copy_of(model):

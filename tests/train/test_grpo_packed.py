@@ -29,6 +29,7 @@ from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError
 from vqa2.model.tune import PARTS, only_lora, without_lora
 from vqa2.train._grpo_inputs import take_clips
+from vqa2.train._grpo_loss import Tokens, policy_loss
 from vqa2.train._packed import (
     PADDING,
     PREFIX,
@@ -146,6 +147,43 @@ def test_bf16_packed_stays_near_fp32(small, model_spec):
     assert (near - exact).norm() < 0.02 * exact.norm()
 
 
+def test_a_bf16_update_is_near_fp32_and_the_unshared_one(tmp_path, small, model_spec):
+    """Gradients of the trainer's loss in mixed precision, against those of sequences apart in mixed precision and in
+    float32; then a whole step."""
+    model, processor = small
+    tuned(model, **POLICIES["frozen towers"])
+    reward = {"a": TrlReward(few_as, 1.0)}
+    change = {"bf16": True, "temperature": 0.9, "max_completion_length": 12, "optim": "sgd"}
+    made = trainer(tmp_path, small, model_spec, reward, **change)
+    made.current_gradient_accumulation_steps = 1
+    model.train()
+    batch = completed(collated(processor, model_spec, 2), model.config.text_config.vocab_size)
+    mask, advantages = batch["completion_mask"], batch["advantages"]
+    more = {"whole": (len(mask), int(mask.sum())), "weight": 1.0, "old": {}, "number": 0}
+    made.compute_loss(model, batch | more, num_items_in_batch=mask.sum()).backward()
+    shared = gradients(model)
+
+    def apart() -> dict:
+        logps = unshared(model, batch)
+        tokens = Tokens(logps=logps, old_logps=logps.detach(), ref_logps=None, mask=mask, advantages=advantages)
+        policy_loss(tokens, made.loss_settings, mask.sum(), 1).loss.backward()
+        return gradients(model)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        near = apart()
+    exact = apart()
+    assert shared.keys() == near.keys() == exact.keys()
+    flat = [torch.cat([g[name].flatten() for name in exact]) for g in (shared, near, exact)]
+    size = flat[2].norm()
+    assert 1e-4 * size < (flat[0] - flat[2]).norm() < 0.03 * size
+    assert (flat[0] - flat[1]).norm() < 0.03 * size
+    before = copy.deepcopy(model.state_dict())
+    made.train()
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert moved
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
 def test_greedy_rollout_equals_the_librarys_generate(small, model_spec):
     model, processor = small
     model.eval()
@@ -251,12 +289,34 @@ def test_lora_needs_no_second_model(tmp_path, small, model_spec):
     assert any(p.requires_grad for p in model.parameters())
 
 
+def test_the_reference_shares_what_does_not_train(tmp_path, small, model_spec):
+    """LoRA and a trained projector: the copy holds the trained parts only, and answers as before training."""
+    model, processor = small
+    tuned(model, lm="lora", projector="full")
+    model.train()
+    before = copy.deepcopy(model)
+    made = trainer(tmp_path, small, model_spec, {"a": TrlReward(few_as, 1.0)}, beta=0.1, max_completion_length=12)
+    own, kept = dict(model.named_parameters()), dict(made.reference.named_parameters())
+    assert own.keys() == kept.keys()
+    assert all((kept[name] is p) != p.requires_grad for name, p in own.items())
+    assert sum(p.requires_grad for p in own.values()) > 2
+    made.train()
+    batch = completed(collated(processor, model_spec, 2), model.config.text_config.vocab_size)
+    with torch.no_grad():
+        expected, now, got = (completion_logps(m, batch, 1.0, "sdpa")[0] for m in (before, model, made.reference))
+    assert torch.equal(got, expected)
+    assert (now - expected).abs().max() > 1e-4
+
+
 def test_attention_that_cannot_run_packed_rows_is_refused(small):
     model, _ = small
+    flex = Packing(max_tokens=10, rollout_tokens=10, attention="flex")
     with pytest.raises(ConfigError, match="flex needs CUDA"):
-        check_attention(model, Packing(max_tokens=10, rollout_tokens=10, attention="flex"))
+        check_attention(model, flex, torch.device("cpu"))
+    # DeepSpeed leaves the model on the CPU until it is prepared.
+    check_attention(model, flex, torch.device("cuda"))
     model.config.text_config._attn_implementation = "flash_attention_2"
     with pytest.raises(ConfigError, match="set sdpa"):
-        check_attention(model, packing())
+        check_attention(model, packing(), torch.device("cpu"))
     with pytest.raises(ConfigError, match="max_tokens"):
         decode(Packing, {"max_tokens": 0, "rollout_tokens": 10, "attention": "sdpa"}, "stage.packing")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from grpo_toy import clip
+from grpo_toy import ToyCollate, clip, real_rewards, rows
 
 from vqa2.rewards.temporal import Perturbation
+from vqa2.train._grpo_inputs import Pairs
 from vqa2.train._perturb import BLACK, MODES, perturb, retime
 
 SEEDS = range(50)
@@ -84,3 +85,12 @@ def test_a_clip_of_four_frames_and_one_key_frame():
         made, _, _ = perturb(clip(4, 1), settings(mode), np.random.default_rng(0))
         assert made.motion.shape == (4, 2, 2, 3)
         assert made.key.shape == (1, 2, 2, 3)
+
+
+def test_a_clip_of_one_motion_frame_has_no_perturbed_copy(monkeypatch):
+    monkeypatch.setattr(ToyCollate, "read", lambda self, row: clip(16, 2) if row.id == "r1" else clip(1, 1))
+    pairs = Pairs(ToyCollate(), real_rewards()["temporal"], 0)
+    made = pairs(rows(2))
+    assert len(made["clean"]["rows"]) == 2
+    assert [row.id for row in made["disturbed"]["rows"]] == list(made["modes"]) == ["r1"]
+    assert pairs(rows(1))["disturbed"] is None

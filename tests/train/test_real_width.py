@@ -42,7 +42,8 @@ def root(tmp_path):
 
 @pytest.mark.slow
 def test_a_step_and_a_score_at_the_published_widths(root, tmp_path):
-    overrides = ["preset=paper", "engine=cpu", f"data.root={root}", f"out={tmp_path}", "log.wandb=disabled"]
+    overrides = ["preset=paper", "engine=cpu", f"data.root={root}", "data.held_out=[]", f"out={tmp_path}"]
+    overrides += ["log.wandb=disabled"]
     train("scoring", [*overrides, *ONE_LAYER, "stage.after=null", "stage.optim.max_steps=1", "stage.optim.workers=0"],
           composed)  # fmt: skip
     done = json.loads((tmp_path / "paper" / "scoring" / "done.json").read_text())

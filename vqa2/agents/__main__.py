@@ -59,7 +59,7 @@ def _helpers(routed: dict[str, Any], pool):
     from vqa2.agents.compare import Helpers
     from vqa2.experts.localization.localize import LocalizeSpec
     from vqa2.predictors._decider import DeciderSpec
-    from vqa2.predictors.router import localizer
+    from vqa2.predictors.router import RouterLocalizer
 
     gates, found, notes = {}, None, []
     try:
@@ -71,7 +71,7 @@ def _helpers(routed: dict[str, Any], pool):
     except ConfigError as err:
         notes.append(f"learned router: left out: {err}")
     try:
-        found = localizer(decode(LocalizeSpec, routed["localize"], "routing.routed.localize"))
+        found = RouterLocalizer(decode(LocalizeSpec, routed["localize"], "routing.routed.localize"))
     except ConfigError as err:
         notes.append(f"tier 2: left out: {err}")
     return Helpers(gates=gates, localizer=found, notes=tuple(notes))

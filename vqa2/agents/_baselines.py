@@ -8,6 +8,9 @@ from scipy.optimize import nnls
 from vqa2.core.records import Metric
 from vqa2.core.scale import paired_difference, quality_metric
 
+DIGITS = 9
+"""Of a score on 0-100; what differs less is a tie."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -55,8 +58,9 @@ class Judge:
     seed: int
 
     def line(self, method: str, scores: np.ndarray, **cost: float) -> Line:
-        """Correlations over the clips with a score (their number is in the metrics) and both differences."""
-        there = ~np.isnan(scores)
+        """Correlations over the clips with a score (their number is in the metrics) and both differences. Scores that
+        differ by rounding errors are ties: the plateaus of isotonic curves give many."""
+        scores, there = np.round(scores, DIGITS), ~np.isnan(scores)
         srcc, plcc = (
             quality_metric(name, scores[there], self.mos[there], bootstrap=self.bootstrap, seed=self.seed)
             for name in ("SRCC", "PLCC raw")
@@ -66,6 +70,7 @@ class Judge:
 
     def _over(self, scores: np.ndarray, others: np.ndarray) -> Metric:
         """The paired difference over the clips that both have."""
+        others = np.round(others, DIGITS)
         both = ~np.isnan(scores) & ~np.isnan(others)
         return paired_difference(
             "SRCC", scores[both], others[both], self.mos[both], bootstrap=self.bootstrap, seed=self.seed

@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field, create_model, field_validator
 
 from vqa2.agents._names import DISTORTIONS, distortion
 from vqa2.agents._spec import Priors, RouterSpec
+from vqa2.agents.item import Card
 from vqa2.agents.roles import Prompt
 from vqa2.agents.schemas import Strict
 from vqa2.agents.trace import Plain
-from vqa2.agents.world import Card, World
+from vqa2.agents.world import World
 
 TOLERANCE = 0.01
 """By how much weights may miss a sum of 1."""
@@ -196,6 +197,18 @@ def _prompt(made: RouterSpec, known: Plain, usable: Mapping[str, Card]) -> str:
     one = "Name exactly one expert." if made.tier == 0 else "Name every expert that helps."
     return (
         f"The file: {shown}\nContent types: {', '.join(made.priors.types)}\nExperts:\n{pool}\n"
-        f"Distortions: {', '.join(DISTORTIONS)}\n{one} Leave `weights` empty to use the published priors, or give one "
-        "weight for each chosen expert; they must sum to 1. `suspected`: distortions that you see or expect."
+        f"Distortions: {', '.join(DISTORTIONS)}\nBase weights by content type, {made.priors.source}:\n"
+        f"{_table(made.priors, list(usable))}\n{one} Leave `weights` empty to use the base weights, or give one weight "
+        "for each chosen expert; they must sum to 1. `suspected`: distortions that you see or expect."
     )
+
+
+def _table(priors: Priors, experts: Sequence[str]) -> str:
+    """One line per content type: the weights of the experts at hand."""
+    lines = []
+    for kind, row in priors.types.items():
+        told = [f"{name} {row[name]:g}" for name in experts if name in row]
+        if len(told) < len(experts):
+            told.append(f"{'the others' if told else 'all experts'} {priors.unlisted:g}")
+        lines.append(f"- {kind}: {', '.join(told)}")
+    return "\n".join(lines)

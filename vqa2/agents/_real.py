@@ -1,6 +1,5 @@
 """Recorded expert scores of real rated videos: fit on one set, test on others. No media are needed."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,17 +14,19 @@ from vqa2.agents.router import weigh
 from vqa2.agents.world import Card
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError
-from vqa2.experts.calibration import Calibration, Material, Subject, fit
+from vqa2.experts.calibration import Calibration, Fitted, Material, Subject, fit
+from vqa2.experts.tools.replay import recorded
 
 
 @spec
 class RealSpec:
     """Recorded scores with MOS, one CSV per set under `folder`: `experts` names the score columns, `fit` the set that
-    curves and weights are fitted on, `mos_range` the scale of its MOS."""
+    curves (of `form`) and weights are fitted on, `mos_range` the scale of its MOS."""
 
     folder: str
     experts: dict[str, str]
     fit: str
+    form: Fitted
     mos_range: tuple[float, float]
     test: tuple[str, ...]
     bootstrap: Annotated[int, Ge(0)]
@@ -42,7 +43,7 @@ def real(spec_: RealSpec, router: RouterSpec) -> list[Table]:
     curves = [
         fit(
             Subject(expert=name, identity=spec_.fit, higher_is_better=True),
-            "logistic5",
+            spec_.form,
             Material(dataset=spec_.fit, ids=tuple(ids), raw=tuple(raw[:, i]), mos=tuple(target)),
         )
         for i, name in enumerate(names)
@@ -50,7 +51,7 @@ def real(spec_: RealSpec, router: RouterSpec) -> list[Table]:
     train = _curved(names, curves, raw, target)
     cards = {
         name: Card(name=name, cost_s=0.0, strengths=(), license="", weights="", trained_on=(), calibration="",
-                   rmse=curve.rmse, reference=False, why_not="")
+                   rmse=curve.rmse, reference=False, prompt=False, why_not="")
         for name, curve in zip(names, curves)
     }  # fmt: skip
     return [table for file in spec_.test for table in _real_set(spec_, router, file, train, curves, cards)]
@@ -85,7 +86,9 @@ def _real_set(
     lines = [judge.line(method, scores) for method, scores in methods.items()]
     outside = float(np.mean([[c.outside(v) > 0 for c, v in zip(curves, row)] for row in raw]))
     notes = [f"over single: SRCC minus that of {train.names[best]}, the best expert on {made.fit}"]
-    notes += [f"curves and weights from {made.fit}; {100 * outside:.1f} % of the scores lie outside their range"]
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.names, weights))
+    notes += [f"weights from {made.fit}: {told}"]
+    notes += [f"curves from {made.fit}; {100 * outside:.1f} % of the scores lie outside their range"]
     notes += ["no media are read: there is no learned router, no content type but one, and no localization"]
     parts = ablation([clip for _, clip in routed["equal"]], router.adjustment, judge)
     return [Table(file, len(mos), lines, notes), Table(f"{file}: {PARTS}", len(mos), parts)]
@@ -113,13 +116,12 @@ def _curved(names: tuple[str, ...], curves: Sequence[Calibration], raw: np.ndarr
 
 
 def _recorded(path: Path, made: RealSpec) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ids, raw scores `[clips, experts]` and MOS. DataError for a missing file or column."""
+    """Ids, raw scores `[clips, experts]` and MOS, read as the expert `replay` does. DataError for a missing file, one
+    without rows, and what is wrong in a row."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    missing = [c for c in ("name", "mos", *made.experts.values()) if c not in rows[0]]
-    if missing:
-        raise DataError(f"{path}: no column {missing[0]!r}")
-    raw = np.array([[float(row[column]) for column in made.experts.values()] for row in rows])
-    return [row["name"] for row in rows], raw, np.array([float(row["mos"]) for row in rows])
+    rows = recorded([str(path)], "name", ("mos", *made.experts.values()))
+    if not rows:
+        raise DataError(f"{path}: no rows below the header")
+    raw = np.array([[row[column] for column in made.experts.values()] for row in rows.values()])
+    return list(rows), raw, np.array([row["mos"] for row in rows.values()])

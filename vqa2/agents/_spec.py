@@ -1,26 +1,40 @@
 """The values of the router and of the agent, and what both give back."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import yaml
 from annotated_types import Ge, Gt, Interval
+from pydantic import field_validator
 
 from vqa2.agents._media import FrameSpec
 from vqa2.agents.fusion import Adjustment, Form
 from vqa2.agents.trace import Plain
 from vqa2.agents.world import Budget
-from vqa2.core.config import spec
+from vqa2.core.config import decode, spec
+from vqa2.core.errors import ConfigError
 
 
 @spec
 class Priors:
     """Base weights by content type and expert; `unlisted` is the weight of an expert that a row does not name. `source`
-    says where they come from, `flagged` what is wrong or unexplained there."""
+    says where they come from, `flagged` what is wrong or unexplained there.
+
+    `save` writes them as YAML; `{file: <path>}` in the place of all reads that at once, so that a trace holds the
+    weights themselves.
+    """
 
     source: str
     flagged: tuple[str, ...]
     types: dict[str, dict[str, Annotated[float, Ge(0)]]]
     unlisted: Annotated[float, Ge(0)]
+
+    def save(self, path: Path) -> None:
+        """Creates the folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False), encoding="utf-8")
 
 
 @spec
@@ -51,6 +65,22 @@ class RouterSpec:
     summary: SummarySpec
     frames: FrameSpec
     seed: Annotated[int, Ge(0)]
+
+    @field_validator("priors", mode="before")
+    @classmethod
+    def _read(cls, values: Any) -> Any:
+        """Always decoded here: what a validator has seen is no longer taken for JSON."""
+        if not isinstance(values, dict):
+            return values
+        if set(values) != {"file"}:
+            return decode(Priors, values, "router.priors")
+        path = Path(str(values["file"]))
+        if not path.is_file():
+            raise ConfigError(f"{path}: no fitted priors; `python -m vqa2.agents` fits and writes them")
+        try:
+            return decode(Priors, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        except yaml.YAMLError as err:
+            raise ConfigError(f"{path}: no YAML: {' '.join(str(err).split())[:120]}") from None
 
     def __post_init__(self) -> None:
         known = ", ".join(self.priors.types)

@@ -10,7 +10,7 @@ from vqa2.agents.evidence import Evidence
 from vqa2.agents.executor import execute
 from vqa2.agents.planner import more, plan
 from vqa2.agents.schemas import Plan
-from vqa2.agents.summarizer import Insufficient, missing, summarize
+from vqa2.agents.summarizer import Insufficient, summarize
 from vqa2.agents.trace import Plain, StepFailed
 from vqa2.agents.world import World
 
@@ -29,14 +29,12 @@ def assess(world: World, made: AgentSpec) -> Outcome:
     for turn in range(made.max_replans + 1):
         execute(world, decided, task, evidence)
         working["evidence"] = evidence.plain()
-        lacking = missing(decided, task, evidence, world)
-        if not lacking:
-            try:
-                return Outcome(result=summarize(world, made.summary, decided, task, evidence), working=working)
-            except Insufficient as err:
-                lacking = err.missing
-            except StepFailed as err:
-                return Outcome(result={"error": err.reason}, working=working)
+        try:
+            return Outcome(result=summarize(world, made.summary, decided, task, evidence), working=working)
+        except Insufficient as err:
+            lacking = err.missing
+        except StepFailed as err:
+            return Outcome(result={"error": err.reason}, working=working)
         if turn < made.max_replans:
             decided = _replanned(world, decided, lacking, working)
     said = f"the evidence stayed insufficient after {made.max_replans} replans: {', '.join(lacking)} missing"

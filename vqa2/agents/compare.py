@@ -38,6 +38,8 @@ from vqa2.experts.pool import Pool
 
 EQUAL = "rules router, tier 1"
 """The row with the shipped values, whose parts are taken apart."""
+PRIORS = "priors.yaml"
+"""Fitted priors, beside the folder of calibrations."""
 
 
 @spec
@@ -109,7 +111,8 @@ def compared(
     advance: Callable[[str, int, int], None],
 ) -> tuple[list[Table], list[Tier]]:
     """For every data root (with its file of test rows) the methods, and what the parts of the rules' fusion do; and
-    what the tiers cost. Calibrations are fitted and kept as `python -m vqa2.experts` does."""
+    what the tiers cost. Calibrations are fitted and kept as `python -m vqa2.experts` does, and fitted priors beside
+    them."""
     run, kept = made.measured, Path(made.measured.out) / READINGS
     fit_items = rated(Path(run.root), run.fit, run.fit_limit)
     with run.experts.open() as pool:
@@ -119,6 +122,7 @@ def compared(
     with run.experts.open() as pool:
         train = Side(fit_items, fitted, _grid(pool, fit_items, fitted))
         helpers, tables = opened(pool), []
+        _fitted_priors(made, train.grid).save(Path(run.experts.calibration).with_name(PRIORS))
         for root, file in roots.items():
             items = rated(Path(root), file, None)
             found = measure(pool, items, kept, partial(advance, root))
@@ -184,8 +188,7 @@ def _tables(
 def _tiers(made: CompareRun, helpers: Helpers, train: Grid) -> list[Plan]:
     """The routers: tiers with the shipped priors and with fitted ones, learned gates."""
     router, agent = made.programs()
-    weights = dict(zip(train.names, fitted_weights(train)))
-    fitted = Priors(source="fitted", flagged=(), types=dict.fromkeys(router.priors.types, weights), unlisted=0.0)
+    fitted = _fitted_priors(made, train)
     plans = [
         Plan("rules router, tier 0", "router", replace(router, tier=0)),
         Plan(EQUAL, "router", replace(router, tier=1)),
@@ -195,6 +198,14 @@ def _tiers(made: CompareRun, helpers: Helpers, train: Grid) -> list[Plan]:
         plans.append(Plan("rules router, tier 2", "router", replace(router, tier=2), localizer=helpers.localizer))
     plans += [Plan(name, "router", replace(router, tier=1), gate=gate) for name, gate in helpers.gates.items()]
     return [*plans, Plan("agent, rules and tools", "agent", agent)]
+
+
+def _fitted_priors(made: CompareRun, train: Grid) -> Priors:
+    """The same weights for all content types: a rated set does not say what its clips are."""
+    types = made.programs()[0].priors.types
+    weights = dict(zip(train.names, fitted_weights(train).tolist()))
+    source = f"non-negative least squares on {len(train.mos)} clips of {made.measured.root}/{made.measured.fit}"
+    return Priors(source=source, flagged=(), types=dict.fromkeys(types, weights), unlisted=0.0)
 
 
 def _plans(made: CompareRun, helpers: Helpers, train: Grid, levels: bool) -> list[Plan]:

@@ -16,9 +16,10 @@ from vqa2.agents._media import Box
 from vqa2.agents._names import DISTORTIONS, SPATIAL, severity_of
 from vqa2.agents._tasks import Task
 from vqa2.agents.evidence import Entry, Evidence, failed, finding, measured, where
+from vqa2.agents.item import Card
 from vqa2.agents.schemas import GLOBAL, Analysis, Assigned, Detection, Plan, Selection, Strict
 from vqa2.agents.trace import StepFailed
-from vqa2.agents.world import Card, World
+from vqa2.agents.world import World
 
 Wanted = tuple[str, str | None, str]
 """(object, distortion or None, tool)."""

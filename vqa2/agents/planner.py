@@ -33,23 +33,34 @@ def flags(*, iqa: bool, explicit: bool, region: bool, tool: bool) -> Flags:
 
 
 def plan(world: World, made: AgentSpec, task: Task) -> Plan:
-    """The chat model's plan where it gives a valid one, else the rules'."""
-    rules = by_rules(task.question, made, sorted(world.usable()), world.asked.reference is not None)
+    """The chat model's plan where it gives a valid one, else the rules'. A note names regions with boxes that the plan
+    does not look at."""
+    decided = _measurable(world, made, _planned(world, made, task))
+    for name in world.asked.regions:
+        if name not in decided.query_scope:
+            world.notes.add(f"planner: the query is not about the region {name!r}; its box is not used")
+    return decided
+
+
+def _planned(world: World, made: AgentSpec, task: Task) -> Plan:
+    regions = (*made.region_words, *world.asked.regions)
+    reference = world.asked.reference is not None
+    rules = by_rules(task.question, made, sorted(world.usable()), reference, regions)
     if not world.has_llm or not task.question:
-        return _measurable(world, made, rules)
+        return rules
     try:
         decided: Any = world.chat(_asked(world, task), contract(sorted(world.usable())), see=False)
     except StepFailed as err:
         world.notes.add(f"planner: rules planned, since the chat model gave no plan: {err.reason}")
-        return _measurable(world, made, rules)
-    return _measurable(world, made, Plan(**decided.model_dump()))
+        return rules
+    return Plan(**decided.model_dump())
 
 
-def by_rules(question: str, made: AgentSpec, tools: Sequence[str], reference: bool) -> Plan:
-    """A plan from the words of the query: names of tools, known region words, distortions, words of aesthetics."""
+def by_rules(question: str, made: AgentSpec, tools: Sequence[str], reference: bool, regions: Sequence[str]) -> Plan:
+    """A plan from the words of the query: names of tools, of `regions`, distortions, words of aesthetics."""
     said = question.casefold()
     iqa = not any(_word(word, said) for word in made.aesthetic_words)
-    scope = [word for word in made.region_words if _word(word, said)] if iqa else []
+    scope = [name for name in dict.fromkeys(regions) if _word(name, said)] if iqa else []
     named = [name for name in tools if _word(name.replace("_", " "), said) or _word(name, said)] if iqa else []
     found = named_distortions(said) if iqa else []
     listed = [Found(object=name, distortions=found) for name in scope or [GLOBAL]] if found else []

@@ -17,23 +17,23 @@ from typing import Any
 
 from vqa2.agents import fusion
 from vqa2.agents._decide import Decision, by_chat, by_gate, by_rules
-from vqa2.agents._media import facts, megapixels
+from vqa2.agents._media import megapixels
 from vqa2.agents._names import strengths
 from vqa2.agents._spec import Outcome, RouterSpec
 from vqa2.agents._tasks import Task, dispatch
 from vqa2.agents.evidence import Entry, Evidence
 from vqa2.agents.fusion import Adjustment, Fused, Terms
+from vqa2.agents.item import Card
 from vqa2.agents.schemas import GLOBAL
 from vqa2.agents.summarizer import summarize
 from vqa2.agents.trace import Plain, StepFailed
-from vqa2.agents.world import Card, World
+from vqa2.agents.world import World
 
 
 def route(world: World, made: RouterSpec) -> Outcome:
     """Scores one item. An item that cannot be scored has `error` in its result."""
     try:
         known = world.facts()
-        _check_reference(world, known)
     except StepFailed as err:
         return Outcome(result={"error": err.reason}, working={})
     usable = world.usable()
@@ -65,22 +65,9 @@ def route(world: World, made: RouterSpec) -> Outcome:
     return Outcome(result=result, working=working)
 
 
-def _check_reference(world: World, known: Plain) -> None:
-    """StepFailed for a reference that cannot be read or has another size; a note where no expert can use it."""
-    reference, kind = world.asked.reference, world.asked.kind
-    if reference is None:
-        return
-    other = world.tape.do("probe", {"path": str(reference), "kind": kind}, lambda: facts(reference, kind))
-    sizes = [f"{file['width']}x{file['height']}" for file in (other, known)]
-    if sizes[0] != sizes[1]:
-        raise StepFailed(f"the reference is {sizes[0]}, the {kind} {sizes[1]}; they must have one size")
-    if not any(card.reference for card in world.usable().values()):
-        world.notes.add("the reference is not used: no expert that needs one is calibrated (docs/experts.md)")
-
-
 def _answered(world: World, made: RouterSpec, task: Task, fused: Fused, working: dict[str, Any]) -> Plain:
-    """The reply to a question, with the readings, their fusion and the localization as evidence (the paper's question
-    mode)."""
+    """The reply to a question, with the readings, their fusion and the localization as evidence, which the working
+    keeps (the paper's question mode)."""
     evidence = Evidence()
     for name, score in {**{n: r["score"] for n, r in working["readings"].items()}, "all": fused.score100}.items():
         strong = world.cards[name].strengths if name in world.cards else ()
@@ -100,6 +87,7 @@ def _answered(world: World, made: RouterSpec, task: Task, fused: Fused, working:
     for number, found in enumerate(working.get("localization", {}).get("types", ())):
         text = f"localized: {found}"
         evidence.add(Entry(id=f"localized:{number}", kind="analysis", object=GLOBAL, distortion=None, text=text))
+    working["evidence"] = evidence.plain()
     try:
         return summarize(world, made.summary, None, task, evidence)
     except StepFailed as err:
@@ -150,14 +138,12 @@ def _decide(world: World, made: RouterSpec, known: Plain) -> Decision:
             return by_gate(world, made)
         except StepFailed as err:
             world.notes.add(f"router: the learned gate gave no decision: {err.reason}")
-    rules = by_rules(world, made, known)
-    if not world.has_llm:
-        return rules
-    try:
-        return by_chat(world, made, known)
-    except StepFailed as err:
-        world.notes.add(f"router: rules and priors decided, since the chat model gave no decision: {err.reason}")
-        return rules
+    if world.has_llm:
+        try:
+            return by_chat(world, made, known)
+        except StepFailed as err:
+            world.notes.add(f"router: rules and priors decided, since the chat model gave no decision: {err.reason}")
+    return by_rules(world, made, known)
 
 
 def _run(world: World, made: RouterSpec, known: Plain, decision: Decision) -> tuple[dict[str, Plain], dict[str, str]]:

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from vqa2.agents._spec import AgentSpec, Outcome, RouterSpec
 from vqa2.agents.agent import assess
+from vqa2.agents.item import Asked, Card, cards
 from vqa2.agents.router import route
 from vqa2.agents.trace import VERSION, Plain, Player, Recorder, Trace, dumps, plain, spending
-from vqa2.agents.world import Asked, Card, Means, World, cards
+from vqa2.agents.world import Means, World
 from vqa2.core.config import decode
 from vqa2.core.errors import DataError
 
@@ -29,7 +30,7 @@ def live(program: str, made: RouterSpec | AgentSpec, asked: Asked, means: Means)
         "llm": None if means.llm is None else means.llm.backend.identity,
         "tries": 1 if means.llm is None else 1 + means.llm.backend.repairs,
         "voice": None if means.voice is None else {"name": means.voice.name, "can": means.voice.can},
-        "localizer": means.localizer is not None,
+        "localizer": None if means.localizer is None else means.localizer.name,
         "gate": None if means.gate is None else means.gate.name,
     }
     return _run(program, plain(config), plain(asked.plain()), Recorder(), means)
@@ -45,7 +46,7 @@ def check(trace: Trace) -> None:
     again = replay(trace)
     if dumps(again) != dumps(trace):
         before, after = asdict(trace), asdict(again)
-        key = next(k for k in before if before[k] != after[k])
+        key = next(k for k in before if json.dumps(before[k]) != json.dumps(after[k]))
         raise DataError(f"trace: the replay differs in {key!r}: this version computes something else")
 
 
@@ -70,7 +71,7 @@ def _run(program: str, config: Plain, query: Plain, tape: Recorder | Player, mea
         has_llm=config["llm"] is not None,
         reads_files=(config["llm"] or {}).get("media") == "file",
         voices=tuple(config["voice"]["can"]) if config["voice"] else (),
-        has_localizer=config["localizer"],
+        has_localizer=config["localizer"] is not None,
         has_gate=config["gate"] is not None,
         tries=config["tries"],
         means=means,

@@ -5,7 +5,8 @@ the tools' mean, fused as fusion.py says. Choice: log-probabilities of the optio
 none. Text: every claim names the evidence entries that it rests on; ids outside the evidence are refused.
 
 Who answers: the chat model, else our model, else rules, which take what the evidence says outright and otherwise give
-no answer. A guess is never made.
+no answer. A guess is never made. The sufficiency test is the chat model's own where it replies in words; where nothing
+but evidence is left to answer from, it is that of the rules.
 """
 
 import math
@@ -31,40 +32,25 @@ _WORDS = ("excellent", "good", "fair", "poor", "bad")
 
 
 class Insufficient(Exception):
-    """The chat model asks for subtasks that have not run."""
+    """Subtasks that have not run are needed first."""
 
     def __init__(self, missing: Sequence[str]) -> None:
         super().__init__(", ".join(missing))
         self.missing = list(missing)
 
 
-def missing(plan: Plan, task: Task, evidence: Evidence, world: World) -> list[str]:
-    """The subtasks without which the question cannot be answered, of those that are off. What is on and failed is not
-    asked for again, and neither is anything for a query that is not about degradations."""
-    off = [name for name, on in plan.plan.model_dump().items() if not on]
-    voice = {"score": "levels", "open": "say"}.get(task.kind, "options")
-    if plan.query_type == "Other" or world.has_llm or voice in world.voices:
-        return []
-    if task.kind == "score":
-        needed = [] if evidence.of("tool") else ["tool_selection", "tool_execute"]
-    else:
-        needed = [] if evidence.of("analysis") or evidence.ran else ["distortion_detection", "distortion_analysis"]
-    return [name for name in needed if name in off]
-
-
 def summarize(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
-    """The result. StepFailed where nobody can answer; Insufficient where the chat model wants more first (not without
-    a plan that could be changed)."""
-    if task.kind == "score":
-        return score(world, made, task, evidence)
-    if task.kind == "open":
-        return _text(world, made, plan, task, evidence)
-    return _option(world, made, task, evidence)
+    """The result. StepFailed where nobody can answer; Insufficient where more evidence is needed first and the plan
+    could give it."""
+    answer = {"score": _score, "open": _text}.get(task.kind, _option)
+    return answer(world, made, plan, task, evidence)
 
 
-def score(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> Plain:
+def _score(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
     """The fused score with both of its sides and the other forms beside it."""
     tools, levels = evidence.tools_acr(made.repeats), _levels(world, made, task, evidence)
+    if levels is None:
+        _check_evidence(plan, task, evidence)
     if tools is None and levels is None:
         said = "; ".join(e.text for e in evidence.of("failure")) or "no tool was run"
         raise StepFailed(f"no score: there are no level probabilities and no tool score ({said})")
@@ -101,10 +87,10 @@ def _levels(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> 
     return None
 
 
-def _option(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> Plain:
+def _option(world: World, made: SummarySpec, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
     if world.has_llm:
         try:
-            return _chosen_by_chat(world, task, evidence)
+            return _chosen_by_chat(world, plan, task, evidence)
         except StepFailed as err:
             world.notes.add(f"summarizer: no option by the chat model: {err.reason}")
     if "options" in world.voices:
@@ -113,12 +99,13 @@ def _option(world: World, made: SummarySpec, task: Task, evidence: Evidence) -> 
             return _picked(task, _softmax(world.options(_question(made, task, evidence), replies)), "our model")
         except StepFailed as err:
             world.notes.add(f"summarizer: no option by our model: {err.reason}")
+    _check_evidence(plan, task, evidence)
     index, why = _by_rules(made, task, evidence)
     return {"task": task.kind, "text": reply_of(task, index), "option": index, "probabilities": None, "by": "rules",
             "claims": [_claim(e) for e in why]}  # fmt: skip
 
 
-def _chosen_by_chat(world: World, task: Task, evidence: Evidence) -> Plain:
+def _chosen_by_chat(world: World, plan: Plan | None, task: Task, evidence: Evidence) -> Plain:
     letters = LETTERS[: len(task.options)]
     told = roles.choice(task.question, evidence.told(), task.options)
     try:
@@ -128,6 +115,7 @@ def _chosen_by_chat(world: World, task: Task, evidence: Evidence) -> Plain:
     answers: Any = Literal[tuple(letters)]
     schema = create_model("Letter", __base__=_summary(evidence), final_answer=(answers, ...))
     reply: Any = world.chat(told, schema)
+    _check_sufficient(world, plan, reply)
     index = letters.index(reply.final_answer)
     return {"task": task.kind, "text": reply_of(task, index), "option": index, "probabilities": None, "by": "chat",
             "claims": [c.model_dump() for c in reply.claims]}  # fmt: skip
@@ -218,6 +206,7 @@ def _text(world: World, made: SummarySpec, plan: Plan | None, task: Task, eviden
             return {"task": "open", "text": text, "by": "our model", "claims": _claims(evidence)}
         except StepFailed as err:
             world.notes.add(f"summarizer: no text by our model: {err.reason}")
+    _check_evidence(plan, task, evidence)
     claims = _claims(evidence)
     if not claims:
         raise StepFailed("rules have no evidence to describe")
@@ -227,7 +216,22 @@ def _text(world: World, made: SummarySpec, plan: Plan | None, task: Task, eviden
     return {"task": "open", "text": f"{said[:1].upper()}{said[1:]}.{level}", "by": "rules", "claims": claims}
 
 
+def _check_evidence(plan: Plan | None, task: Task, evidence: Evidence) -> None:
+    """The rules' sufficiency test: Insufficient where subtasks are off without which evidence alone cannot answer. What
+    is on and failed is not asked for again, and neither is anything for a query that is not about degradations."""
+    if plan is None or plan.query_type == "Other":
+        return
+    if task.kind == "score":
+        needed = [] if evidence.of("tool") else ["tool_selection", "tool_execute"]
+    else:
+        needed = [] if evidence.of("analysis") or evidence.ran else ["distortion_detection", "distortion_analysis"]
+    off = [name for name in needed if not plan.plan.model_dump()[name]]
+    if off:
+        raise Insufficient(off)
+
+
 def _check_sufficient(world: World, plan: Plan | None, reply: Any) -> None:
+    """Insufficient where the chat model asks for subtasks that are off."""
     if reply.sufficient:
         return
     off = [] if plan is None else [name for name in reply.missing if not plan.plan.model_dump()[name]]

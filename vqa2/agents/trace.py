@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqa2.core.errors import DataError, UserError
 from vqa2.core.llm import LlmUnavailable
 
-VERSION = 3
+VERSION = 4
 Kind = Literal["probe", "gate", "chat", "levels", "options", "say", "tool", "localize"]
 Plain = dict[str, Any]
 

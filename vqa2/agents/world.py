@@ -5,74 +5,35 @@ them and the tape answers; what they are is then known from the cards in the tra
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 from annotated_types import Ge, Gt
 from pydantic import BaseModel
 
-from vqa2.agents import _chat, _media, _names
+from vqa2.agents import _chat, _media
 from vqa2.agents._media import Box, FrameSpec
+from vqa2.agents.item import Asked, Card
 from vqa2.agents.roles import Prompt
 from vqa2.agents.trace import Notes, Plain, StepFailed, Tape, spending
 from vqa2.core.config import spec
 from vqa2.core.llm import BadReply, Llm, Usage, parse
 from vqa2.core.records import Kind
 from vqa2.core.run import fingerprint
-from vqa2.experts.base import Media, applicable
+from vqa2.experts.base import Media
 from vqa2.experts.pool import Pool
 
 
 @spec
 class Budget:
     """Bounds of one item, null for none: seconds of all calls together, experts run, tries at a chat model (a repaired
-    reply is a second try)."""
+    reply is a second try). After the seconds no call begins; of those that have begun only experts are cut off."""
 
     seconds: Annotated[float, Gt(0)] | None
     experts: Annotated[int, Ge(0)] | None
     llm_calls: Annotated[int, Ge(0)] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One item. `want`: what the caller is sure to want; `regions`: boxes of named regions, where they are known."""
-
-    id: str
-    path: Path
-    kind: Kind
-    question: str | None = None
-    want: Literal["score", "answer", "auto"] = "auto"
-    reference: Path | None = None
-    prompt: str | None = None
-    regions: Mapping[str, Box] = field(default_factory=dict)
-
-    def plain(self) -> Plain:
-        values = {**asdict(self), "path": str(self.path), "reference": self.reference and str(self.reference)}
-        return {**values, "regions": {name: list(box) for name, box in self.regions.items()}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is known of an expert before it runs. `reference`: it needs one; `why_not`: why it cannot be used here, or
-    empty; `rmse` is its calibration's, in MOS points; `calibration` its provenance."""
-
-    name: str
-    cost_s: float
-    strengths: tuple[str, ...]
-    license: str
-    weights: str
-    trained_on: tuple[str, ...]
-    calibration: str
-    rmse: float | None
-    reference: bool
-    why_not: str
-
-    @classmethod
-    def from_plain(cls, values: Plain) -> "Card":
-        lists = {key: tuple(values[key]) for key in ("strengths", "trained_on")}
-        return cls(**{**values, **lists})
 
 
 class Voice(Protocol):
@@ -103,15 +64,17 @@ class Gate(Protocol):
 
 
 class Localizer(Protocol):
-    """Where and when artifacts are (tier 2)."""
+    """Where and when artifacts are (tier 2). `name` changes whenever a finding could."""
+
+    name: str
 
     def __call__(self, path: Path, kind: Kind) -> Plain:
-        """Spans, boxes, severities and types as plain JSON."""
+        """`findings` (spans, boxes, severities, kinds) as plain JSON and their distinct `types`, strongest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What is there to ask. `fingerprint` changes whenever an answer could."""
+    """What is there to ask; each name or identity changes whenever an answer could."""
 
     pool: Pool | None
     llm: Llm | None
@@ -144,10 +107,24 @@ class World:
     readings: dict[tuple[str, Box | None], Plain | str] = field(default_factory=dict)
 
     def facts(self) -> Plain:
-        """See `_media.facts`. StepFailed for an unreadable file."""
-        path, kind = self.asked.path, self.asked.kind
-        known = self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
+        """See `_media.facts`. StepFailed for an unreadable file, and for a reference that is unreadable or of another
+        size. A note says which of reference and prompt no expert uses."""
+        known = self._probed(self.asked.path)
         self.content = known["content"]
+        if self.asked.reference is not None:
+            other = self._probed(self.asked.reference)
+            sizes = [f"{file['width']}x{file['height']}" for file in (other, known)]
+            if sizes[0] != sizes[1]:
+                raise StepFailed(
+                    f"the reference is {sizes[0]}, the {self.asked.kind} {sizes[1]}; they must have one size"
+                )
+        cards = self.usable().values()
+        unused = {
+            "reference": self.asked.reference is not None and not any(card.reference for card in cards),
+            "prompt": self.asked.prompt is not None and not any(card.prompt for card in cards),
+        }
+        for name in (name for name, so in unused.items() if so):
+            self.notes.add(f"no expert uses the {name}: none that needs one is calibrated (docs/experts.md)")
         return known
 
     def usable(self) -> dict[str, Card]:
@@ -158,11 +135,6 @@ class World:
         """None without a bound."""
         spent = sum(step.seconds for step in self.tape.steps)
         return None if self.budget.seconds is None else self.budget.seconds - spent
-
-    def experts_left(self) -> int | None:
-        """None without a bound."""
-        run = sum(step.kind == "tool" for step in self.tape.steps)
-        return None if self.budget.experts is None else self.budget.experts - run
 
     def tool(self, name: str, box: Box | None = None) -> Plain:
         """The calibrated reading of one expert, asked for once. StepFailed with the reason where there is none: a
@@ -209,7 +181,8 @@ class World:
         return self._voice("say", {"question": question}, lambda v, p, k: v.say(p, k, question))
 
     def gate(self) -> Plain:
-        """What the learned router says. StepFailed for an unreadable file, or where it knows no usable expert."""
+        """What the learned router says. StepFailed for an unreadable file, where it knows no usable expert, and after
+        the budget's seconds."""
         experts = sorted(self.usable())
 
         def call() -> Plain:
@@ -217,26 +190,29 @@ class World:
             assert self.means.gate is not None
             return self.means.gate(self.asked.path, self.asked.kind, experts)
 
+        self._check_seconds()
         return self.tape.do("gate", {"path": str(self.asked.path), "experts": experts}, call)
 
     def localize(self) -> Plain:
-        """The evidence of tier 2."""
+        """The evidence of tier 2. StepFailed for an unreadable file, and after the budget's seconds."""
 
         def call() -> Plain:
             assert self.means is not None
             assert self.means.localizer is not None
             return self.means.localizer(self.asked.path, self.asked.kind)
 
+        self._check_seconds()
         return self.tape.do("localize", {"path": str(self.asked.path)}, call)
 
+    def _probed(self, path: Path) -> Plain:
+        kind = self.asked.kind
+        return self.tape.do("probe", {"path": str(path), "kind": kind}, lambda: _media.facts(path, kind))
+
     def _tool(self, name: str, box: Box | None) -> Plain | str:
-        left, experts = self.seconds_left(), self.experts_left()
-        if experts is not None and experts <= 0:
-            return f"budget: {self.budget.experts} experts have run"
-        if left is not None and left <= 0:
-            return f"budget: {self.budget.seconds:g} s are used up"
-        request = {"expert": name, "box": box}
+        left, request = self.seconds_left(), {"expert": name, "box": box}
         try:
+            self._check_experts()
+            self._check_seconds()
             return self.tape.do("tool", request, lambda: self._run(name, box, left))
         except StepFailed as err:
             return err.reason
@@ -257,11 +233,21 @@ class World:
             raise StepFailed(f"{reading.failure}: {reading.reason}", known)
         return known
 
+    def _check_experts(self) -> None:
+        """StepFailed once as many experts as may have run."""
+        most = self.budget.experts
+        if most is not None and sum(step.kind == "tool" for step in self.tape.steps) >= most:
+            raise StepFailed(f"budget: {most} experts have run")
+
+    def _check_seconds(self) -> None:
+        """StepFailed once the time is used up."""
+        left = self.seconds_left()
+        if left is not None and left <= 0:
+            raise StepFailed(f"budget: {self.budget.seconds:g} s are used up")
+
     def _check_calls(self) -> None:
         """Nothing is asked that could need more tries than are left, or after the time is used up."""
-        seconds = self.seconds_left()
-        if seconds is not None and seconds <= 0:
-            raise StepFailed(f"budget: {self.budget.seconds:g} s are used up")
+        self._check_seconds()
         if self.budget.llm_calls is None:
             return
         left = self.budget.llm_calls - spending(self.tape.steps)["llm_calls"]
@@ -305,32 +291,8 @@ class World:
             assert self.means.voice is not None
             return {kind: call(self.means.voice, self.asked.path, self.asked.kind)}
 
+        self._check_seconds()
         return self.tape.do(kind, request, ask)[kind]
-
-
-def cards(pool: Pool, asked: Asked) -> dict[str, Card]:
-    """The pool's experts as they are for one item, those that it left out too. Uncalibrated ones are not usable:
-    nothing is fused that is not on one scale."""
-    media = Media(path=asked.path, kind=asked.kind, id=asked.id)
-    reference = None if asked.reference is None else Media(path=asked.reference, kind=asked.kind)
-    made = {}
-    for name in pool.experts:
-        info, curve = pool.info(name), pool.calibration_of(name)
-        why_not = applicable(info, media, reference, asked.prompt)
-        fitted = None if isinstance(curve, str) else curve
-        made[name] = Card(
-            name=name,
-            cost_s=info.cost_s,
-            strengths=tuple(_names.strengths(info.strengths)),
-            license=info.license,
-            weights=info.weights,
-            trained_on=info.trained_on,
-            calibration="" if fitted is None else f"{fitted.form} fitted on {fitted.dataset} (n {fitted.n})",
-            rmse=None if fitted is None else fitted.rmse,
-            reference=info.reference,
-            why_not=why_not or (curve if isinstance(curve, str) else ""),
-        )
-    return made
 
 
 def _cropped(path: Path, kind: Kind, box: Box, folder: str) -> Path:

@@ -27,7 +27,8 @@ def item_key(item: Item) -> str:
     query = item.query
     files = [path for path in (query.path, query.second) if path is not None]
     sizes = [(path.name, path.stat().st_size if path.is_file() else None) for path in files]
-    return fingerprint([item.mode, query.kind, query.question, *sizes])
+    prompt = [] if query.prompt is None else [query.prompt]
+    return fingerprint([item.mode, query.kind, query.question, *prompt, *sizes])
 
 
 class AnswerFile:

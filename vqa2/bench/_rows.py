@@ -22,8 +22,9 @@ def rows_of(root: Path, file: str, tags: Sequence[str]) -> list[Instruction]:
 
 
 def query_of(root: Path, row: Instruction) -> Query:
-    """The row's first question; None stands for the plain scoring question."""
+    """The row's first question, None for the plain scoring question, and its tag `prompt`, where it has one."""
     assert row.media is not None
     user = row.turns[0].user
     question = None if user == SCORE_QUESTION else user
-    return Query(id=row.id, path=inside(root, row.media), kind=row.kind, question=question)
+    path, prompt = inside(root, row.media), row.tags.get("prompt")
+    return Query(id=row.id, path=path, kind=row.kind, question=question, prompt=prompt)

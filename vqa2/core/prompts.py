@@ -17,15 +17,16 @@ REASON_QUESTION = (
 LETTERS = "ABCDEFGH"
 
 KEY_COUNT, FIRST_COUNT, MOTION_COUNT = "<key_frames>", "<first_key_frames>", "<motion_frames>"
-"""Marks in a question for numbers that only the predictor knows: its key frames, those of the first of two clips, and
-its motion frames."""
+SECONDS = "<seconds>"
+"""Marks in a question for numbers that only the reader of the clip knows: its key frames, those of the first of two
+clips, its motion frames, and its length."""
 
 
-def with_counts(question: str, key: int, first: int, motion: int) -> str:
-    """The question with its marks replaced by numbers of frames."""
+def with_counts(question: str, key: int, first: int, motion: int, seconds: float | None = None) -> str:
+    """The question with its marks replaced by numbers of frames, and by the seconds where they are known."""
     for mark, count in ((KEY_COUNT, key), (FIRST_COUNT, first), (MOTION_COUNT, motion)):
         question = question.replace(mark, str(count))
-    return question
+    return question if seconds is None else question.replace(SECONDS, f"{seconds:.1f}")
 
 
 INSTRUCTION = {"letter": "Answer with the letter.", "text": "Answer with the text of the option."}

@@ -111,8 +111,9 @@ class Instruction:
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """What a benchmark asks a predictor: `path` is absolute; `question` is None for plain scoring; `second` is the
-    other clip of a question about two, or where `pristine`, the undistorted original of `path`. A `text` question has
-    no clip. A question may hold the marks of vqa2/core/prompts.py for numbers of frames."""
+    other clip of a question about two, or where `pristine`, the undistorted original of `path`; `prompt` is the text
+    that a generated clip was made from. A `text` question has no clip. A question may hold the marks of
+    vqa2/core/prompts.py for numbers of frames."""
 
     id: str
     path: Path
@@ -120,6 +121,7 @@ class Query:
     question: str | None = None
     second: Path | None = None
     pristine: bool = False
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ class Answer:
 
 
 class Predictor(Protocol):
-    """Anything that answers: a model, a folder of saved predictions, a baseline, later the router and the agent."""
+    """Anything that answers: a model, saved predictions, a baseline, one quality tool, the router, the agent."""
 
     name: str
 

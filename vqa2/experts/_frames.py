@@ -38,11 +38,16 @@ def small(media: Media) -> np.ndarray:
 def pairs(media: Media, reference: Media, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(distorted, pristine) frames at the same places in time. A distorted clip of another size is enlarged or reduced
     to the reference's (bicubic), as a player would show it. NotApplicable where the numbers of frames differ."""
+    check_lengths(media, reference)
+    for made, clean in zip(sampled(media, count), sampled(reference, count)):
+        yield resized(made, clean.shape[:2]), clean
+
+
+def check_lengths(media: Media, reference: Media) -> None:
+    """NotApplicable where the numbers of frames differ."""
     n, m = length(media), length(reference)
     if n != m:
         raise NotApplicable(f"{n} frames against {m} of the reference")
-    for made, clean in zip(sampled(media, count), sampled(reference, count)):
-        yield resized(made, clean.shape[:2]), clean
 
 
 def length(media: Media) -> int:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -29,8 +29,8 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.fit import logistic4
 from vqa2.core.run import fingerprint
 
-Form = Literal["logistic5", "logistic5_printed", "logistic4", "linear", "isotonic"]
-FITTED = ("logistic5", "logistic4", "linear", "isotonic")
+Fitted = Literal["logistic5", "logistic4", "linear", "isotonic"]
+Form = Fitted | Literal["logistic5_printed"]
 GRID = 512
 """Points of the monotone check."""
 
@@ -125,10 +125,10 @@ class Subject:
     higher_is_better: bool
 
 
-def fit(subject: Subject, form: Form, material: Material) -> Calibration:
+def fit(subject: Subject, form: Fitted, material: Material) -> Calibration:
     """Fits `form`. DataError for fewer than 8 items, constant or non-finite scores, no convergence, and for a curve
     that turns back or runs against the expert's direction."""
-    assert form in FITTED, form
+    assert form in get_args(Fitted), form
     x, y = np.asarray(material.raw, float), np.asarray(material.mos, float)
     if len(x) < 8 or not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0:
         raise DataError(f"{subject.expert}: calibration needs 8 finite, varying scores, got {len(x)}")
@@ -150,7 +150,7 @@ def fit(subject: Subject, form: Form, material: Material) -> Calibration:
     )
 
 
-def _parameters(form: Form, x: np.ndarray, y: np.ndarray, increasing: bool) -> tuple[float, ...]:
+def _parameters(form: Fitted, x: np.ndarray, y: np.ndarray, increasing: bool) -> tuple[float, ...]:
     if form == "isotonic":
         return _knots(x, y, increasing)
     if form == "linear":

@@ -1,13 +1,13 @@
 """What each expert is worth on rated media: raw scores (kept on disk), calibrations, and a table with intervals.
 
 A reading is kept under the expert's identity and the media's content, so that a second run asks nothing again and a
-changed expert or clip is asked anew. Experts that need a reference or a prompt are listed as left out: rated sets bring
-neither.
+changed expert, clip or reference is asked anew. Experts that need a reference are asked where clips have one, and
+those that need a prompt are listed as left out: rated sets bring none.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction, Metric, inside, read_jsonl
 from vqa2.core.scale import quality_metric
 from vqa2.experts.base import Info, Media, Reading, files_hash
-from vqa2.experts.calibration import Calibration, Form, Material, Subject, fit, save
+from vqa2.experts.calibration import Calibration, Fitted, Material, Subject, fit, save
 from vqa2.experts.pool import Pool, PoolSpec
 
 READINGS, TABLE = "readings.jsonl", "experts.json"
@@ -37,19 +37,29 @@ class ExpertsRun:
     fit: str
     test: str
     fit_limit: Annotated[int, Ge(8)]
-    forms: tuple[Form, ...]
+    forms: tuple[Fitted, ...]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
     out: str
 
 
+@spec
+class ExpertsCommand(ExpertsRun):
+    """`made_by`: the data_prep command of `root`, whose settings render the undistorted clips."""
+
+    made_by: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rated:
-    """A media with its MOS (0-100) and the distortion it is known for (`none`: clean, empty: unknown)."""
+    """A media with its MOS (0-100), the distortion it is known for (`none`: clean, empty: unknown), the undistorted
+    media where there is one, and the `rule` that made an embedded target (data_prep/_pseudo_mos.py)."""
 
     media: Media
     mos: float
     distortion: str
+    reference: Media | None = None
+    rule: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,25 +94,33 @@ def rated(root: Path, file: str, limit: int | None) -> list[Rated]:
             media=Media(path=inside(root, r.media), kind=r.kind, id=r.clip_id),
             mos=r.mos,
             distortion=r.tags.get("variant", r.tags.get("distortion", "")),
+            rule=r.tags.get("mos_rule", ""),
         )
         for r in chosen
     ]
 
 
+def rows_of(made: ExpertsRun) -> tuple[list[Rated], list[Rated]]:
+    """What is fitted on, and what is tested on."""
+    root = Path(made.root)
+    return rated(root, made.fit, made.fit_limit), rated(root, made.test, None)
+
+
 def measure(
     pool: Pool, items: Sequence[Rated], kept: Path, advance: Callable[[int, int], None]
 ) -> dict[str, list[Reading]]:
-    """Readings of every usable no-reference expert on every media, by expert, in the order of `items`."""
+    """Readings by expert, in the order of `items`: of every usable no-reference expert, and where an item has a
+    reference also of those that need one."""
     known = {key: r for key, r in _known(kept).items() if r.failure not in ("timeout", "crash", "budget")}
-    names = _asked(pool)
+    names = _asked(pool, items)
     found: dict[str, list[Reading]] = {name: [] for name in names}
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a", encoding="utf-8") as handle:
         for done, item in enumerate(items):
-            content = files_hash([item.media.path]) if item.media.path.is_file() else ""
-            keys = {name: f"{pool.subject(name).identity}/{content}" for name in names}
+            keys = _keys(pool, names, item)
+            wanted = [n for n in names if (n, keys[n]) not in known]
             # One media after the other: experts share its decoded frames. A machine's failure is asked again.
-            for reading in pool.run([n for n in names if (n, keys[n]) not in known], item.media, None, None, None):
+            for reading in pool.run(wanted, item.media, item.reference, None, None):
                 raw = replace(reading, score=None, outside=0.0)
                 if raw.failure == "uncalibrated":
                     raw = replace(raw, failure=None, reason="")
@@ -117,10 +135,10 @@ def measure(
 def recorded(pool: Pool, items: Sequence[Rated], kept: Path) -> dict[str, list[Reading]]:
     """What `measure` gave before, failures of the machine included; no expert runs. DataError where a reading is not
     there."""
-    known, found = _known(kept), {}
-    contents = [files_hash([i.media.path]) if i.media.path.is_file() else "" for i in items]
-    for name in _asked(pool):
-        keys = [(name, f"{pool.subject(name).identity}/{content}") for content in contents]
+    known, found, names = _known(kept), {}, _asked(pool, items)
+    keyed = [_keys(pool, names, item) for item in items]
+    for name in names:
+        keys = [(name, one[name]) for one in keyed]
         missing = sum(key not in known for key in keys)
         if missing:
             raise DataError(
@@ -131,9 +149,20 @@ def recorded(pool: Pool, items: Sequence[Rated], kept: Path) -> dict[str, list[R
     return found
 
 
-def _asked(pool: Pool) -> list[str]:
-    """The experts that rated media alone suffice for."""
-    return [n for n in pool.experts if not pool.info(n).reference and not pool.info(n).prompt]
+def _asked(pool: Pool, items: Sequence[Rated]) -> list[str]:
+    """The experts that rated media suffice for, with references where there are any."""
+    referenced = any(item.reference for item in items)
+    return [n for n in pool.experts if (referenced or not pool.info(n).reference) and not pool.info(n).prompt]
+
+
+def _keys(pool: Pool, names: Sequence[str], item: Rated) -> dict[str, str]:
+    """What a reading of the item is kept under, by expert."""
+    content, pristine = (
+        files_hash([media.path]) if media is not None and media.path.is_file() else ""
+        for media in (item.media, item.reference)
+    )
+    against = {True: f"/{pristine}", False: ""}
+    return {n: f"{pool.subject(n).identity}/{content}{against[pool.info(n).reference]}" for n in names}
 
 
 def _known(kept: Path) -> dict[tuple[str, str], Reading]:
@@ -152,7 +181,7 @@ def _known(kept: Path) -> dict[tuple[str, str], Reading]:
 
 
 def calibrate(
-    subject: Subject, forms: Sequence[Form], dataset: str, items: Sequence[Rated], readings: Sequence[Reading]
+    subject: Subject, forms: Sequence[Fitted], dataset: str, items: Sequence[Rated], readings: Sequence[Reading]
 ) -> Calibration:
     """The first form that fits; DataError with every form's reason where none does."""
     pairs = [(i, r) for i, r in zip(items, readings, strict=True) if r.raw is not None]
@@ -171,29 +200,46 @@ def calibrate(
     raise DataError("; ".join(reasons))
 
 
-def run(made: ExpertsRun, advance: Callable[[str, int, int], None]) -> tuple[list[Row], dict[str, str]]:
-    """Measures, calibrates, writes; returns the rows, best first, and what has no row with the reason."""
-    root, out = Path(made.root), Path(made.out)
+def run(
+    made: ExpertsRun, references: Mapping[str, Path], advance: Callable[[str, int, int], None]
+) -> tuple[list[Row], dict[str, str]]:
+    """Measures, calibrates, writes; returns the rows, best first, and what has no row with the reason. `references`:
+    undistorted media by clip id."""
+    out = Path(made.out)
+    to_fit, to_test = ([_beside(item, references) for item in items] for items in rows_of(made))
     with made.experts.open() as pool:
-        left_out = dict(pool.left_out)
-        for name in pool.experts:
-            if pool.info(name).reference or pool.info(name).prompt:
-                left_out[name] = "needs a reference" if pool.info(name).reference else "needs a prompt"
-        to_fit, to_test = rated(root, made.fit, made.fit_limit), rated(root, made.test, None)
         fitted = measure(pool, to_fit, out / READINGS, lambda d, n: advance("fit", d, n))
         tested = measure(pool, to_test, out / READINGS, lambda d, n: advance("test", d, n))
+        left_out = dict(pool.left_out)
+        for name in set(pool.experts) - (set(fitted) & set(tested)):
+            left_out[name] = "needs a prompt" if pool.info(name).prompt else "needs a reference, and no clip has one"
         rows = []
-        for name, readings in tested.items():
+        for name in set(fitted) & set(tested):
+            tool = made.experts.tools[name]["name"]
+            readings = _independent(tool, to_test, tested[name])
             try:
-                curve = calibrate(pool.subject(name), made.forms, f"{made.root}/{made.fit}", to_fit, fitted[name])
+                sure = _independent(tool, to_fit, fitted[name])
+                curve = calibrate(pool.subject(name), made.forms, f"{made.root}/{made.fit}", to_fit, sure)
                 save(curve, Path(made.experts.calibration))
             except DataError as err:
                 curve, left_out[name] = None, f"not calibrated: {err}"
             rows.append(_row(made, pool.info(name), name, curve, to_test, readings))
-    rows.sort(key=lambda row: -(row.srcc.value if row.srcc.value is not None else -2))
+    rows.sort(key=lambda row: (-(row.srcc.value if row.srcc.value is not None else -2), row.expert))
     values = {"rows": [asdict(row) for row in rows], "left_out": left_out, "n": len(to_test)}
     (out / TABLE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return rows, left_out
+
+
+def _beside(item: Rated, references: Mapping[str, Path]) -> Rated:
+    """The item with its reference, where it has one."""
+    path = references.get(item.media.id)
+    return item if path is None else replace(item, reference=replace(item.media, path=path))
+
+
+def _independent(tool: str, items: Sequence[Rated], readings: Sequence[Reading]) -> list[Reading]:
+    """The readings; those whose target is the tool's own score say nothing about it and are taken out, counted."""
+    out = {"raw": None, "failure": "not applicable", "reason": "its own score is the target"}
+    return [replace(r, **out) if i.rule == tool else r for i, r in zip(items, readings, strict=True)]
 
 
 def _row(

@@ -19,7 +19,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from vqa2.core.errors import ConfigError, DataError, MediaError
-from vqa2.core.prompts import with_counts
 from vqa2.core.records import Answer, Kind, Query, Turn
 from vqa2.core.run import fingerprint, local_rank
 from vqa2.core.scale import level_score
@@ -212,10 +211,6 @@ def prompt_of(
 ) -> tuple[list[int], Video | None]:
     """The prompt's ids and the clip they are laid out for (fewer key frames, where it would be too long)."""
     fitted = processor.fit((Turn(user=question, assistant=""),), video, where)
-    if fitted is not None:
-        keys, motion = len(fitted.key), len(fitted.motion)
-        first = keys if fitted.second_from is None else int((fitted.key_times < fitted.second_from).sum())
-        question = with_counts(question, keys, first, motion)
     return processor.example((Turn(user=question, assistant=""),), fitted, where).input_ids, fitted
 
 

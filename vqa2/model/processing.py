@@ -5,6 +5,7 @@ the normalization (x / 255 - 0.5) / 0.5 of SigLIP for both kinds of frames; torc
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.processing_utils import ProcessorMixin
 
 from vqa2.core.errors import ConfigError, DataError
-from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION
+from vqa2.core.prompts import SCORE_PREFIX, SCORE_QUESTION, with_counts
 from vqa2.core.records import Turn
 from vqa2.core.scale import LEVELS
 from vqa2.data.layout import Example, Slots, Tokens, lay_out
@@ -93,9 +94,11 @@ class VQA2Processor(ProcessorMixin):
         return Tokens(video=video, motion=motion, layout=self.layout, use_motion=self.use_motion, system=self.system)
 
     def example(self, turns: Sequence[Turn], video: Video | None, where: str) -> Example:
-        """Ids and labels of a conversation over a clip; see `vqa2.data.layout.lay_out`."""
+        """Ids and labels of a conversation over a clip, whose numbers stand for their marks; see
+        `vqa2.data.layout.lay_out`."""
         slots = None
         if video is not None:
+            turns = [replace(turn, user=_counted(turn.user, video)) for turn in turns]
             slots = Slots(
                 tokens_per_frame=self.tokens_per_frame,
                 num_key=len(video.key),
@@ -134,6 +137,14 @@ class VQA2Processor(ProcessorMixin):
             "motion_frames": _frames([v.motion for v in videos]),
             "clip_sizes": torch.tensor([[len(v.key), len(v.motion)] for v in videos]),
         }
+
+
+def _counted(question: str, video: Video) -> str:
+    """The question with the numbers of the clip's frames, and its seconds, in place of their marks."""
+    keys, motion = len(video.key), len(video.motion)
+    first = keys if video.second_from is None else int((video.key_times < video.second_from).sum())
+    end = video.motion_times[-1] + 1 / video.fps if motion and video.fps else None
+    return with_counts(question, keys, first, motion, end)
 
 
 def _frames(clips: Sequence[np.ndarray]) -> Tensor:

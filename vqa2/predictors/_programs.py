@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from vqa2.agents.item import Asked
 from vqa2.agents.run import PROGRAMS, live
 from vqa2.agents.trace import Trace, write_trace
-from vqa2.agents.world import Asked, Means
+from vqa2.agents.world import Means
 from vqa2.core.errors import ConfigError
 from vqa2.core.records import Answer, Query
 from vqa2.core.run import fingerprint
@@ -50,6 +51,7 @@ class ProgramPredictor:
             question=query.question,
             want=want,
             reference=query.second,
+            prompt=query.prompt,
         )
         result = self.trace(asked)[0].result
         if "error" in result:
@@ -61,11 +63,12 @@ class ProgramPredictor:
 def _file_name(asked: Asked) -> str:
     """Readable, and different for different items: an id may hold any character."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", asked.id)[-80:]
-    return f"{readable}-{fingerprint([asked.id, asked.question])[:8]}"
+    return f"{readable}-{fingerprint(asked.plain())[:8]}"
 
 
 def _who(means: Means) -> list[Any]:
-    """Everyone whose change changes answers: experts with their calibrations, chat model, models of ours."""
+    """Everyone whose change changes answers: experts with their calibrations, chat model, models of ours, localizer,
+    gate."""
     pool = means.pool
     assert pool is not None
     experts = {name: [pool.subject(name).identity, _curve(pool.calibration_of(name))] for name in pool.experts}
@@ -73,7 +76,7 @@ def _who(means: Means) -> list[Any]:
         experts,
         None if means.llm is None else means.llm.backend.identity,
         None if means.voice is None else means.voice.name,
-        means.localizer is not None,
+        None if means.localizer is None else means.localizer.name,
         None if means.gate is None else means.gate.name,
     ]
 

@@ -53,11 +53,13 @@ class ExpertPredictor:
         if gone is not None:
             return gone
         media = Media(path=query.path, kind=query.kind, id=query.id)
-        reason = applicable(self._info, media, None, None)
+        pristine = query.second if query.pristine else None
+        reference = None if pristine is None else Media(path=pristine, kind=query.kind)
+        reason = applicable(self._info, media, reference, query.prompt)
         if reason:
             return Answer(id=query.id, error=reason)
         try:
-            raw = self._scorer.score(media, None, None).value
+            raw = self._scorer.score(media, reference, query.prompt).value
         except MediaError as err:
             return Answer(id=query.id, error=err.reason)
         except NotApplicable as err:

@@ -11,8 +11,9 @@ Shapes: P prompts, L prompt tokens (padded on the left), K key frames and T moti
 """
 
 import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,7 +69,7 @@ class Pairs:
                 kept.append(row)
             except MediaError as err:
                 broken.append(Broken(row.id, err.path, err.reason))
-        moving = [k for k, row in enumerate(kept) if row.kind == "video" and choice_of(row) is None]
+        moving = [k for k, row in enumerate(kept) if choice_of(row) is None and _moves(row, videos[k])]
         disturbed, modes = self._disturbed(kept, videos, moving) if self.temporal and moving else (None, {})
         return {
             "clean": self.collate.collate(kept, videos) if kept else None,
@@ -98,6 +99,11 @@ class Pairs:
             made["key_frames"] = made["key_frames"][(source == starts[-1]).nonzero().flatten()[:1]]
             made["key_source"] = source
         return made, modes
+
+
+def _moves(row: Instruction, video: Video | None) -> bool:
+    """Whether there is an order of frames to disturb."""
+    return row.kind == "video" and video is not None and len(video.motion) > 1
 
 
 def thumbnail(video: Video) -> bytes:
@@ -131,6 +137,16 @@ def take_clips(media: dict[str, Any], clips: Sequence[int]) -> dict[str, Any]:
             made[name] = torch.cat([parts[k] for k in clips])
         else:
             made[name] = value[list(clips)]
+    return made
+
+
+def distinct(rows: Sequence[Instruction]) -> list[Instruction]:
+    """The rows under ids of their own: a set of weight 2 holds every row twice, and groups are told apart by id."""
+    seen: Counter[str] = Counter()
+    made = []
+    for row in rows:
+        seen[row.id] += 1
+        made.append(row if seen[row.id] == 1 else replace(row, id=f"{row.id}#{seen[row.id]}"))
     return made
 
 

@@ -24,6 +24,7 @@ from vqa2.train._grpo_inputs import Broken, Pairs
 from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_loss import Aggregation, Scale, Scored, score
 from vqa2.train._grpo_memory import RankingMemory
+from vqa2.train._grpo_tally import Clock
 from vqa2.train._rollout import Sampling
 from vqa2.train.grpo_rewards import Judge, Verdict
 
@@ -59,12 +60,13 @@ class Steps:
     resample_rounds: int
     shuffle_rewards: bool
     memory: RankingMemory
+    clock: Clock
 
     def train(self, model, pairs: list[dict[str, Any]], key: Key, sampling: Sampling):
         """Collated micro-batches -> micro-batches with completions, the step as judged, and how many groups were
         replaced. A step in which no process has a readable clip is empty."""
         known: Encoded = {}
-        roll = partial(self.roll, model, key=key, sampling=sampling, known=known)
+        roll = partial(self._rolled, model, key=key, sampling=sampling, known=known)
         micro = roll(pairs)
         judged, replaced = self._judged(micro, sampling.num, key, self.memory.past), 0
         for attempt in range(1, self.resample_rounds + 1):
@@ -82,6 +84,10 @@ class Steps:
         self.memory.remember(own)
         return micro, judged, replaced
 
+    def _rolled(self, *given, **named) -> list[MicroBatch]:
+        with self.clock("generation_s"):
+            return self.roll(*given, **named)
+
     def evaluate(self, model, rows: Sequence[Instruction], seed: int, sampling: Sampling, size: int) -> Judged:
         """Completions of `rows`, `size` prompts at a time on this process, compared with each other; no memory, no
         replacing, no shuffling."""
@@ -96,17 +102,18 @@ class Steps:
     def _judged(self, micro: Sequence[MicroBatch], group: int, shuffle: Key | None, past: Field) -> Judged:
         """The rewards of a step; `shuffle`: the key of the shuffled-reward control, where that is asked for."""
         records = [record for m in micro for record in m.records]
-        counts = gather_object([len(records)])
-        start = sum(counts[: self.accelerator.process_index])
-        everyone, broken = gather_object(records), gather_object([b for m in micro for b in m.broken])
-        if everyone:
-            verdict = self.judge(everyone, past)
-            if self.shuffle_rewards and shuffle is not None:
-                verdict = verdict.shuffled(group, shuffle)
-            table = torch.tensor(list(verdict.parts.values()), dtype=torch.float32).T
-            scored = score(table, self.weights, group, self.scale, self.aggregation)
-        else:
-            verdict, scored = Verdict({}), Scored(*torch.zeros(3, 0))
+        with self.clock("reward_s"):
+            counts = gather_object([len(records)])
+            start = sum(counts[: self.accelerator.process_index])
+            everyone, broken = gather_object(records), gather_object([b for m in micro for b in m.broken])
+            if everyone:
+                verdict = self.judge(everyone, past)
+                if self.shuffle_rewards and shuffle is not None:
+                    verdict = verdict.shuffled(group, shuffle)
+                table = torch.tensor(list(verdict.parts.values()), dtype=torch.float32).T
+                scored = score(table, self.weights, group, self.scale, self.aggregation)
+            else:
+                verdict, scored = Verdict({}), Scored(*torch.zeros(3, 0))
         mine = slice(start, start + len(records))
         return Judged(everyone=everyone, mine=mine, broken=broken, verdict=verdict, scored=scored)
 
@@ -118,7 +125,9 @@ class Steps:
     ) -> list[MicroBatch]:
         """The micro-batches with other prompts in place of those in `fresh`."""
         ours = [[i for i in dict.fromkeys(r.prompt_id for r in m.records) if i in fresh] for m in micro]
-        more = iter(roll([self.pairs([fresh[i] for i in some]) for some in ours if some]))
+        with self.clock("data_s"):
+            pairs = [self.pairs([fresh[i] for i in some]) for some in ours if some]
+        more = iter(roll(pairs))
         return [_merged(without(m, set(some)), next(more)) if some else m for m, some in zip(micro, ours)]
 
     def spare(self, model, key: Key, sampling: Sampling) -> dict[str, Any]:
@@ -127,7 +136,7 @@ class Steps:
         rng = np.random.default_rng([*key, self.accelerator.process_index])
         tries = rng.permutation(len(self.rows))[:SPARE_TRIES].tolist()
         for k in tries:
-            [micro] = self.roll(model, [self.pairs([self.rows[k]])], key, sampling, {})
+            [micro] = self._rolled(model, [self.pairs([self.rows[k]])], key, sampling, {})
             if micro.pieces:
                 return micro.pieces[0].batch
         raise DataError(f"{self.rows[k].media}: {len(tries)} clips in a row cannot be read; is the data still there?")

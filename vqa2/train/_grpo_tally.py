@@ -1,7 +1,12 @@
-"""Token sums over the passes of an optimizer step: entropy, KL and how often the ratio was clipped, as TRL logs them.
+"""What is summed over an optimizer step: tokens (entropy, KL and how often the ratio was clipped, as TRL logs them) and
+seconds.
 
 Shapes: S completions, C completion tokens.
 """
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +15,26 @@ from torch import Tensor
 from vqa2.train._grpo_loss import Terms
 
 SUMS = ("count", "entropy", "kl", "clip_count", "clip_low", "clip_high")
+
+SPANS = ("data_s", "generation_s", "reward_s", "update_s")
+
+
+class Clock:
+    """Wall-clock seconds that this process spends in each of `SPANS`, since the last `start`."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """All spans at 0."""
+        self.seconds = dict.fromkeys(SPANS, 0.0)
+
+    @contextmanager
+    def __call__(self, span: str) -> Iterator[None]:
+        """What is inside counts for `span`."""
+        started = time.perf_counter()
+        yield
+        self.seconds[span] += time.perf_counter() - started
 
 
 class Tally:

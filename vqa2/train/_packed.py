@@ -193,12 +193,13 @@ def group_mask(segments: Tensor, attention: str):
 KERNELS = {"sdpa": "sdpa", "flex": "flex_attention"}
 
 
-def check_attention(model: nn.Module, packing: Packing) -> None:
-    """ConfigError where the model or the device cannot run packed rows."""
+def check_attention(model: nn.Module, packing: Packing, device: torch.device) -> None:
+    """ConfigError where the model, or the `device` that it will train on, cannot run packed rows (DeepSpeed moves it
+    there only later)."""
     given = model.config.get_text_config()._attn_implementation
     if packing.attention == "sdpa" and given != "sdpa":
         raise ConfigError(f"model.attention: packed rows need a mask per place, which {given} lacks; set sdpa")
-    if packing.attention == "flex" and next(model.parameters()).device.type != "cuda":
+    if packing.attention == "flex" and device.type != "cuda":
         raise ConfigError("stage.packing.attention: flex needs CUDA (backward); set sdpa")
 
 

@@ -2,7 +2,7 @@
 
 An optimizer step: fetch all its micro-batches of prompts, sample G completions of each prompt (`_grpo_collect`), gather
 the texts of all processes, compute rewards and advantages over the whole step, perhaps replace groups without signal,
-then one forward and backward per micro-batch.
+then one forward and backward per micro-batch; with `num_iterations` n all of them n times, each time with an update.
 
 Departs from trl.GRPOTrainer: video and motion tensors are passed on whole; a clip is encoded once per prompt, not once
 per completion; a group never leaves its process; rewards see the completions of all processes and run once; options
@@ -14,7 +14,6 @@ Shapes: P prompts of a micro-batch, G completions per prompt, S = P·G, L prompt
 
 import copy
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -39,13 +38,14 @@ from vqa2.rewards.ranking import Ranking
 from vqa2.rewards.temporal import Temporal
 from vqa2.train._grpo_alarms import Watch
 from vqa2.train._grpo_collect import MicroBatch, Roller
-from vqa2.train._grpo_inputs import Collate, Pairs, check_rows
+from vqa2.train._grpo_inputs import Collate, Pairs, check_rows, distinct
 from vqa2.train._grpo_log import correlations, step_metrics
 from vqa2.train._grpo_loss import Tokens, policy_loss
 from vqa2.train._grpo_memory import RankingMemory
 from vqa2.train._grpo_show import RunFiles, write_table
 from vqa2.train._grpo_step import Judged, Steps
-from vqa2.train._grpo_tally import Tally
+from vqa2.train._grpo_tally import Clock, Tally
+from vqa2.train._grpo_updates import UpdatesAhead
 from vqa2.train._packed import Packing, check_attention, forward_through, kernels, packs_of
 from vqa2.train.grpo_config import Control, check, loss_settings, sampling_of
 from vqa2.train.grpo_rewards import Judge, Reward
@@ -80,17 +80,19 @@ class GRPOTrainer(Trainer):
         self.packing, self.options, self.optimizer_groups = packing, control, optimizer_groups
         self.sampling, self.loss_settings = sampling_of(args, tokenizer), loss_settings(args)
         self.files, self.watch = RunFiles(Path(args.output_dir), control.show), Watch(control.alarms)
+        self.ahead = UpdatesAhead(self)
         memory = RankingMemory(max((r.memory for r in rewards.values() if isinstance(r, Ranking)), default=0))
         temporal = next((r for r in rewards.values() if isinstance(r, Temporal)), None)
         super().__init__(
             model=model,
             args=args,
             data_collator=Pairs(collate, temporal, args.seed),
-            train_dataset=list(rows),
+            train_dataset=distinct(rows),
             eval_dataset=None if eval_rows is None else list(eval_rows),
-            callbacks=[self.files, memory, *(callbacks or ())],
+            callbacks=[self.files, memory, self.ahead, *(callbacks or ())],
         )
-        check_attention(self.model, packing)
+        check_attention(self.model, packing, args.device)
+        self.clock = Clock()
         self.steps = Steps(
             accelerator=self.accelerator,
             roll=Roller(tokenizer, args.mask_truncated_completions, self._prepare_inputs, packing.rollout_tokens),
@@ -103,12 +105,13 @@ class GRPOTrainer(Trainer):
             resample_rounds=control.resample_rounds,
             shuffle_rewards=control.shuffle_rewards,
             memory=memory,
+            clock=self.clock,
         )
         # With LoRA alone the adapter is switched off instead.
         self.reference = self._frozen_copy() if args.beta and not only_lora(self.model) else None
         self.has_signal = False
         self._metrics: dict[str, list[float]] = defaultdict(list)
-        self._tally, self._update_s = Tally(self.args.device), 0.0
+        self._tally = Tally(self.args.device)
 
     # -- what transformers.Trainer asks for ---------------------------------------------------------------------------
 
@@ -134,26 +137,29 @@ class GRPOTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """The micro-batches of one optimizer step with their completions and advantages, and the step's token count per
         process (the normalizer of `dapo`)."""
-        started, key = time.perf_counter(), (self.args.seed, self.state.global_step + 1)
-        pairs = list(islice(epoch_iterator, num_batches))
+        key = (self.args.seed, self.state.global_step + 1)
+        self.clock.start()
+        with self.clock("data_s"):
+            pairs = list(islice(epoch_iterator, num_batches))
         with self._generating() as model:
             micro, judged, replaced = self.steps.train(model, pairs, key, self.sampling)
             spares = [None if m.pieces else self.steps.spare(model, key, self.sampling) for m in micro]
-        self._record(key[1], micro, judged, replaced, time.perf_counter() - started)
+        self._record(key[1], micro, judged, replaced)
         counted = sum(record.counted for record in judged.everyone) / self.accelerator.num_processes
         advantages, batches = iter(judged.scored.advantages[judged.mine].to(device)), []
         for m, spare in zip(micro, spares, strict=True):
             given = [p.batch | {"advantages": torch.stack([next(advantages) for _ in p.records])} for p in m.pieces]
             # A micro-batch without clips does its passes on the spare, with weight zero.
             blank = [] if spare is None else [spare | {"advantages": torch.zeros(self.sampling.num, device=device)}]
-            batches.append({"pieces": given + blank, "weight": float(spare is None)})
-        return batches, torch.tensor(counted, dtype=torch.float32, device=device)
+            batches.append({"pieces": given + blank, "weight": float(spare is None), "old": {}})
+        items = torch.tensor(counted, dtype=torch.float32, device=device)
+        self.ahead.rollout = (batches, items)
+        return batches, items
 
-    def _record(self, step: int, micro: list[MicroBatch], judged: Judged, replaced: int, seconds: float) -> None:
+    def _record(self, step: int, micro: list[MicroBatch], judged: Judged, replaced: int) -> None:
         """Metrics, files and alarms of a step."""
         verdict = judged.verdict
         made = {
-            "generation_s": seconds,
             "resampled_groups": float(replaced),
             "broken_clips": float(len(judged.broken)),
             "dropped_key_frames": float(sum(gather_object([m.dropped for m in micro]))),
@@ -171,35 +177,39 @@ class GRPOTrainer(Trainer):
             self.watch.see(step, made)
 
     def floating_point_ops(self, inputs) -> int:
-        """Of the prompts of a micro-batch, as transformers.Trainer counts them."""
-        return sum(super(GRPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
+        """Of the prompts of a micro-batch in all updates on it, as transformers.Trainer counts them."""
+        once = sum(super(GRPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
+        return once * self.args.num_iterations
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Forward and backward of a micro-batch, pack by pack; gradients are reduced at its last one."""
-        started = time.perf_counter()
-        model.train()
-        pieces = [self._prepare_inputs(piece) for piece in inputs["pieces"]]
-        packs = [pack for piece in pieces for pack in packs_of(piece, self.packing.max_tokens)]
-        sizes = tuple(sum(n) for n in zip(*map(self._sizes, pieces)))
-        # ZeRO communicates in every pass: all processes do as many, the missing ones with weight zero.
-        count = max(gather_object([len(packs)]))
-        total = torch.zeros((), device=self.args.device)
-        with kernels(self.accelerator.unwrap_model(model), self.packing.attention):
-            for k in range(count):
-                weight = inputs["weight"] * (k < len(packs))
-                pack = packs[min(k, len(packs) - 1)] | {"whole": sizes, "weight": weight}
-                with self._reducing(model, last=k == count - 1):
-                    loss = self.compute_loss(model, pack, num_items_in_batch=num_items_in_batch)
-                    self.accelerator.backward(loss, **self._backward_options())
-                total += loss.detach()
-        if total.is_cuda:
-            torch.cuda.synchronize(total.device)
-        self._update_s += time.perf_counter() - started
+        """Forward and backward of a micro-batch; after the last one of a step its numbers are logged."""
+        total = self.passes(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            made = self._tally.means(self.accelerator, with_kl=self.args.beta > 0) | {"update_s": self._update_s}
+            made = self._tally.means(self.accelerator, with_kl=self.args.beta > 0) | self.clock.seconds
             for name, value in made.items():
                 self._metrics[name].append(value)
-            self._update_s = 0.0
+        return total
+
+    def passes(self, model, inputs, num_items: torch.Tensor) -> torch.Tensor:
+        """The loss of a micro-batch, with its gradient, pack by pack; gradients are reduced at its last one."""
+        model.train()
+        with self.clock("update_s"):
+            pieces = [self._prepare_inputs(piece) for piece in inputs["pieces"]]
+            packs = [pack for piece in pieces for pack in packs_of(piece, self.packing.max_tokens)]
+            shared = {"whole": tuple(sum(n) for n in zip(*map(self._sizes, pieces))), "old": inputs["old"]}
+            # ZeRO communicates in every pass: all processes do as many, the missing ones with weight zero.
+            count = max(gather_object([len(packs)]))
+            total = torch.zeros((), device=self.args.device)
+            with kernels(self.accelerator.unwrap_model(model), self.packing.attention):
+                for k in range(count):
+                    number, weight = min(k, len(packs) - 1), inputs["weight"] * (k < len(packs))
+                    pack = packs[number] | shared | {"number": number, "weight": weight}
+                    with self._reducing(model, last=k == count - 1):
+                        loss = self.compute_loss(model, pack, num_items_in_batch=num_items)
+                        self.accelerator.backward(loss, **self._backward_options())
+                    total += loss.detach()
+            if total.is_cuda:
+                torch.cuda.synchronize(total.device)
         return total
 
     def _backward_options(self) -> dict[str, bool]:
@@ -212,14 +222,14 @@ class GRPOTrainer(Trainer):
         state, wanted = self.accelerator.gradient_state, self.accelerator.sync_gradients
         state._set_sync_gradients(wanted and last)
         try:
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with nullcontext() if wanted and last else self.accelerator.no_sync(model):
                 yield
         finally:
             state._set_sync_gradients(wanted)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """A pack's share of the step's loss. With one update per rollout the sampling policy is the current one, so its
-        log-probabilities are the detached ones."""
+        """A pack's share of the step's loss. At the first update on a rollout the policy is the one that sampled it;
+        its log-probabilities stay in `inputs["old"]`, pack by pack, for the updates that follow."""
         assert not return_outputs
         assert num_items_in_batch is not None
         self.has_signal |= bool(inputs["advantages"].any())
@@ -227,9 +237,8 @@ class GRPOTrainer(Trainer):
         with self.accelerator.autocast():
             reference = self._reference_logps(model, inputs) if self.args.beta else None
             logps, entropy = self._logps(model, self.model, inputs)
-        tokens = Tokens(
-            logps=logps, old_logps=logps.detach(), ref_logps=reference, mask=mask, advantages=inputs["advantages"]
-        )
+        old = inputs["old"].setdefault(inputs["number"], logps.detach())
+        tokens = Tokens(logps=logps, old_logps=old, ref_logps=reference, mask=mask, advantages=inputs["advantages"])
         # The losses that are means over a micro-batch divide by the pack's own size: scaled to the whole one's.
         own, whole = self._sizes(inputs), inputs["whole"]
         share = whole[self.loss_settings.loss_type == "bnpo"] / max(1, own[self.loss_settings.loss_type == "bnpo"])
@@ -284,6 +293,7 @@ class GRPOTrainer(Trainer):
         The same seed gives the same random numbers: values before and after training differ by the weights alone.
         """
         check_rows(rows)
+        rows = distinct(rows)
         sampling = replace(self.sampling, num=self.args.num_generations_eval or self.sampling.num)
         size = max(1, self.args.per_device_train_batch_size // sampling.num)
         with self._generating() as model:
@@ -317,7 +327,9 @@ class GRPOTrainer(Trainer):
 
     def _frozen_copy(self) -> nn.Module:
         """The model as it is before training: the reference of the KL term."""
-        copied = copy.deepcopy(self.model).eval().requires_grad_(False)
+        # Weights that do not train are those of the model itself; DeepSpeed partitions a model's own.
+        frozen = {} if self.is_deepspeed_enabled else {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        copied = copy.deepcopy(self.model, frozen).eval().requires_grad_(False)
         for tower in (m for m in copied.modules() if isinstance(m, MotionTower)):
             tower.in_step = True
         if self.is_deepspeed_enabled:

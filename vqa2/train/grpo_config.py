@@ -18,7 +18,6 @@ from vqa2.train._rollout import Sampling
 from vqa2.train.grpo_rewards import Reward, TrlReward
 
 REFUSED: dict[str, Any] = {
-    "num_iterations": 1,
     "use_vllm": False,
     "use_transformers_continuous_batching": False,
     "generation_kwargs": None,
@@ -51,7 +50,7 @@ CHOICES = {
     "scale_rewards": get_args(Scale),
     "multi_objective_aggregation": get_args(Aggregation),
 }
-SHORTEST = "<think></think><answer>3</answer>"
+SHORTEST = ("<think>", "</think>", "<answer>", "3", "</answer>")
 
 
 @spec
@@ -93,8 +92,10 @@ def check(args: GRPOConfig, rewards: dict[str, Reward], tokenizer) -> None:
         raise ConfigError(f"temperature: must be above 0, got {args.temperature}")
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise ConfigError("tokenizer: needs an end token and a padding token")
+    if args.num_iterations < 1:
+        raise ConfigError(f"num_iterations: must be at least 1, got {args.num_iterations}")
     check_rewards(rewards, "rewards")
-    check_length(rewards, args.max_completion_length, tokenizer)
+    check_length(rewards, args.max_completion_length, tokenizer, "")
 
 
 def check_rewards(rewards: dict[str, Reward], where: str) -> None:
@@ -109,13 +110,15 @@ def check_rewards(rewards: dict[str, Reward], where: str) -> None:
         raise ConfigError(f"{where}: the weights of {', '.join(rewards)} are all 0; one must be above 0")
 
 
-def check_length(rewards: dict[str, Reward], max_completion_length: int, tokenizer) -> None:
-    """ConfigError for a limit that no readable answer fits into; the project's own rewards read answers."""
-    needed = len(tokenizer.encode(SHORTEST, add_special_tokens=False)) + 1
+def check_length(rewards: dict[str, Reward], max_completion_length: int, tokenizer, where: str) -> None:
+    """ConfigError for a limit that no readable answer fits into; the project's own rewards read answers. `tokenizer`
+    None, before there is a model: what would be too short even if every tag were one token."""
+    answer = "".join(SHORTEST)
+    needed = 1 + len(SHORTEST if tokenizer is None else tokenizer.encode(answer, add_special_tokens=False))
     if max_completion_length < needed and not all(isinstance(r, TrlReward | Function) for r in rewards.values()):
         raise ConfigError(
-            f"max_completion_length: {max_completion_length} tokens cannot hold an answer; {SHORTEST} and the end "
-            f"token take {needed}"
+            f"{where}max_completion_length: {max_completion_length} tokens cannot hold an answer; {answer} and the end "
+            f"token take {'at least ' if tokenizer is None else ''}{needed}"
         )
 
 

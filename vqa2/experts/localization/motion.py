@@ -31,7 +31,7 @@ def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     found = np.eye(3)
     found[:2, 2] = displacement(a, b)
     for scale in SCALES:
-        found = _refined(_halved(a, scale), _halved(b, scale), found, scale)
+        found = _refined(_downscaled(a, scale), _downscaled(b, scale), found, scale)
     still = np.median(np.abs(b - a))
     return found if np.median(np.abs(warped(b, found) - a)) <= still else np.eye(3)
 
@@ -58,7 +58,7 @@ def _places(size: tuple[int, int], matrix: np.ndarray) -> np.ndarray:
     return (matrix[:2, :2] @ grid + matrix[:2, 2:] + center[:, None]).reshape(2, *size)
 
 
-def _halved(x: np.ndarray, scale: int) -> np.ndarray:
+def _downscaled(x: np.ndarray, scale: int) -> np.ndarray:
     return ndimage.gaussian_filter(x, scale / 2)[scale // 2 :: scale, scale // 2 :: scale] if scale > 1 else x
 
 

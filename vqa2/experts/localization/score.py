@@ -17,6 +17,8 @@ from vqa2.core.scale import accuracy
 from vqa2.experts._frames import luma
 from vqa2.experts.localization.detector import hysteresis
 
+OF_KIND = "temporal IoU of "
+"""How the metrics of one kind of artifact are called."""
 Box = tuple[int, int, int, int]
 Span = tuple[int, int]
 
@@ -94,7 +96,8 @@ def tuned(
 def report(
     found: Sequence[Found], truths: Sequence[Artifact], size: tuple[int, int], bootstrap: int, seed: int
 ) -> tuple[Metric, ...]:
-    """temporal IoU, spatial IoU, pointing game, kind accuracy over damaged clips; false alarms over clean ones."""
+    """temporal IoU, spatial IoU, pointing game, kind accuracy over damaged clips; false alarms over clean ones; then
+    the temporal IoU of each kind of artifact, by name."""
     pairs = list(zip(found, truths, strict=True))
     bad = [(f, t) for f, t in pairs if t.variant != "none"]
     small = [(f, t) for f, t in bad if _area(t.box) < size[0] * size[1]]
@@ -110,6 +113,10 @@ def report(
         mean("pointing game, local", [f.hit or 0.0 for f, _ in small]),
         mean("kind", [float(f.kind == t.variant) for f, t in bad]),
         mean("false alarms", [float(bool(f.spans)) for f in clean]),
+        *(
+            mean(OF_KIND + kind, [temporal_iou(f.spans, (t.start, t.end)) for f, t in bad if t.variant == kind])
+            for kind in sorted({t.variant for _, t in bad})
+        ),
     )
 
 

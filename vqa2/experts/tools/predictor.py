@@ -13,10 +13,19 @@ from vqa2.experts.base import Info, Media, Raw, files_hash
 
 @register("expert", "predictor")
 class Predictor:
-    """`predictor`: the values of a predictor component, as in conf/predictor (a model's `folder`)."""
+    """`predictor`: the values of a predictor component, as in conf/predictor. `info` is about one model, so that its
+    `weights` repeat the predictor's `folder`: another folder comes with its own license and training sets."""
 
     info: Info
     predictor: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        folder = self.predictor.get("folder", self.info.weights)
+        if folder != self.info.weights:
+            raise ValueError(
+                f"info.weights: license, commercial and trained_on are those of {self.info.weights}; "
+                f"name all four for {folder}"
+            )
 
     def missing(self) -> str:
         folder = self.predictor.get("folder")

@@ -15,8 +15,8 @@ from annotated_types import Ge, Gt
 
 from vqa2.core.config import register
 from vqa2.core.errors import MediaError
-from vqa2.experts._frames import length, sampled
-from vqa2.experts.base import Info, Media, NotApplicable, Raw
+from vqa2.experts._frames import check_lengths, sampled
+from vqa2.experts.base import Info, Media, Raw
 
 _POOLED = {"mean": "mean", "harmonic mean": "harmonic_mean", "worst": "min"}
 
@@ -51,9 +51,7 @@ class VmafScorer:
     def score(self, media: Media, reference: Media | None, prompt: str | None) -> Raw:
         """Mean VMAF; `parts`: harmonic mean and worst frame."""
         assert reference is not None
-        n, m = length(media), length(reference)
-        if n != m:
-            raise NotApplicable(f"{n} frames against {m} of the reference")
+        check_lengths(media, reference)
         height, width = sampled(reference, 1).shape[1:3]
         factor = max(1, -(-self._made.min_side_px // min(height, width)))
         scale = f"setpts=N/25/TB,scale={width * factor}:{height * factor}:flags=bicubic,format=yuv420p"
@@ -65,7 +63,11 @@ class VmafScorer:
             )
             command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(media.path)]
             command += ["-i", str(reference.path), "-lavfi", graph, "-f", "null", "-"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self._made.timeout_s, check=False)
+            limit = self._made.timeout_s
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+            except subprocess.TimeoutExpired:
+                raise MediaError(media.path, f"VMAF: no score within {limit:g} s") from None
             if done.returncode or not log.is_file():
                 said = done.stderr.strip().splitlines()
                 raise MediaError(media.path, f"VMAF failed: {said[-1] if said else f'exit code {done.returncode}'}")

@@ -31,7 +31,7 @@ from vqa2.train.callbacks import (
 )
 from vqa2.train.common import Optim, report_parts, starting_model, training_arguments, usable_rows
 from vqa2.train.grpo import GRPOTrainer
-from vqa2.train.grpo_config import Control, check_rewards
+from vqa2.train.grpo_config import Control, check_length, check_rewards
 from vqa2.train.grpo_rewards import Reward
 from vqa2.train.plan import Context
 
@@ -39,21 +39,29 @@ from vqa2.train.plan import Context
 @spec
 class Policy:
     """trl.GRPOConfig's options by TRL's names (docs/grpo.md); `optim.batch_size` counts prompts per device, TRL's
-    per_device_train_batch_size is that times `num_generations`."""
+    per_device_train_batch_size is that times `num_generations`; a step of `optim` (`max_steps`, schedule, `save_every`)
+    is a rollout with its `num_iterations` updates."""
 
     num_generations: Annotated[int, Ge(2)]
+    num_generations_eval: Annotated[int, Ge(1)] | None
     max_completion_length: Annotated[int, Ge(1)]
     temperature: Annotated[float, Gt(0)]
     top_k: Annotated[int, Ge(0)]
     top_p: Annotated[float, Interval(gt=0, le=1)]
     beta: Annotated[float, Ge(0)]
+    use_bias_correction_kl: bool
+    num_iterations: Annotated[int, Ge(1)]
     epsilon: Annotated[float, Gt(0)]
-    epsilon_high: float | None
+    epsilon_high: Annotated[float, Gt(0)] | None
     loss_type: LossType
     scale_rewards: Scale
     importance_sampling_level: Level
     multi_objective_aggregation: Aggregation
     mask_truncated_completions: bool
+
+    def options(self) -> dict[str, Any]:
+        """As trl.GRPOConfig takes them."""
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
 
 @register("stage", "grpo")
@@ -75,6 +83,7 @@ class Grpo:
     def __post_init__(self) -> None:
         # Before an earlier stage is trained for this one.
         check_rewards(self._rewards(), "stage.rewards")
+        check_length(self._rewards(), self.policy.max_completion_length, None, "stage.policy.")
 
     def _rewards(self) -> dict[str, Reward]:
         return {name: build("reward", values, f"stage.rewards.{name}") for name, values in self.rewards.items()}
@@ -120,16 +129,17 @@ class Grpo:
             path = Path(context.spec.data.root) / f"{name}.test.jsonl"
             if not path.is_file():
                 raise DataError(f"{path}: no such file; held-out prompts come from it, or set stage.eval_prompts=0")
-        return usable_rows(context, self.sets, "test", quarantine)[0][: self.eval_prompts]
+        rows, _ = usable_rows(context, self.sets, "test", quarantine)
+        # A set's weight says how often to train on a row; it is measured once.
+        return list({row.id: row for row in rows}.values())[: self.eval_prompts]
 
     def _trainer(self, context: Context, model, processor, rows) -> GRPOTrainer:
         data, made = context.spec.data, self.policy
         collator = Collator(processor, Path(data.root), context.spec.model.video, side="left", clips=context.clips)
-        options = {name: getattr(made, name) for name in type(made).__dataclass_fields__}
         arguments = GRPOConfig(
             per_device_train_batch_size=self.optim.batch_size * made.num_generations,
             **training_arguments(self.optim, context),
-            **options,
+            **made.options(),
         )
         trainer = GRPOTrainer(
             model,
