@@ -352,7 +352,8 @@ def test_check_sees_a_changed_file_that_a_set_was_made_of(source, tmp_path):
     root, file = tmp_path / "root", tmp_path / "rows.jsonl"
     root.symlink_to(tmp_path / "real")
     turns = [{"user": "<video>\nIs it sharp?", "assistant": "Yes"}]
-    sets = {"understanding": {"name": "extended", "file": str(file), "quotas": []}}
+    sets = composed("data_prep", ["set=understanding_extended"])["sets"]
+    sets["understanding"] |= {"file": str(file), "quotas": []}
     if source == "vqa2_released":
         file = root / "one.json"
         sets = {"understanding": {"name": "released", "files": {"one.json": 1}, "folder": str(root), "task": "x",
