@@ -1,6 +1,7 @@
 """Q-Bench images and AgenticIQA-Eval: both forms, figures by hand, withheld answers, broken records."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,11 @@ AGENTIC = [
 @pytest.fixture
 def made(write_json, tmp_path):
     def make(records, form="llvisionqa", **changes):
-        values = {"prompt": "qbench" if form == "llvisionqa" else "plain", "published_n": None} | changes
+        values = {
+            "prompt": "qbench" if form == "llvisionqa" else "plain",
+            "published_n": None,
+            "released": True,
+        } | changes
         return MultipleChoice(label="m", prepare=None, file=str(write_json(records)), media_root=str(tmp_path),
                               form=form, batch_size=2, bootstrap=200, seed=0, **values)  # fmt: skip
 
@@ -77,6 +82,8 @@ def test_overall_of_four_tracks_is_their_plain_mean(made, scripted, quiet, tmp_p
     found = {m.name: m.value for m in report.metrics}
     assert (found["mean over tracks"], found["accuracy"]) == (0.75, 0.8)
     assert report.deviations == ("5 questions, published on 1000",)
+    own = run(replace(benchmark, released=False, published_n=5), scripted({}), tmp_path / "o", quiet)
+    assert own.deviations == ("not the paper's questions, which are not released",), "as many as the paper's"
 
 
 def test_differences_by_track(made):

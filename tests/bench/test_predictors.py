@@ -91,7 +91,7 @@ def test_nothing_saved_is_an_error(tmp_path):
 def test_the_answers_of_an_evaluation_replay_to_the_same_numbers(tmp_path, scripted, quiet, write_set, make_row):
     root = write_set("s.jsonl", [make_row(n, SCORE_QUESTION, mos=20.0 * n) for n in range(5)])
     made = Scoring(label="s", root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                   published_n=None, batch_size=2, bootstrap=20, seed=0)  # fmt: skip
+                   published_n=None, sources=(), batch_size=2, bootstrap=20, seed=0)  # fmt: skip
     table = {f"c{n}": s for n, s in enumerate([0.3, 0.2, 0.4, 0.9, 0.8])}
     first = run(made, scripted(table, broken=["c2"]), tmp_path / "o", quiet)
     replayed = run(made, saved(tmp_path / "o" / "answers.jsonl"), tmp_path / "again", quiet)

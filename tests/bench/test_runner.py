@@ -31,6 +31,7 @@ def scoring(write_set, make_row):
             "without": (),
             "groups": (),
             "published_n": None,
+            "sources": (),
             "batch_size": 2,
             "bootstrap": 20,
             "seed": 0,
@@ -146,7 +147,7 @@ def test_a_predictor_out_of_order_is_refused(scoring, scripted, quiet, tmp_path)
 def test_an_id_twice_is_an_error(scripted, quiet, tmp_path, write_set, make_row):
     root = write_set("s.jsonl", [make_row(1, SCORE_QUESTION, mos=5.0), make_row(1, SCORE_QUESTION, mos=6.0)])
     twice = Scoring(label="s", root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                    published_n=None, batch_size=2, bootstrap=0, seed=0)  # fmt: skip
+                    published_n=None, sources=(), batch_size=2, bootstrap=0, seed=0)  # fmt: skip
     with pytest.raises(DataError, match="c1 occurs twice"):
         run(twice, scripted(SCORES), tmp_path, quiet)
 

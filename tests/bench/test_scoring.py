@@ -14,7 +14,7 @@ from vqa2.core.records import Answer
 MOS = [10.0, 25.0, 40.0, 55.0, 70.0, 85.0, 95.0, 5.0]
 SCORE01 = [0.3, 0.2, 0.35, 0.5, 0.45, 0.8, 0.9, 0.1]
 TABLE = {f"c{n}": s for n, s in enumerate(SCORE01)}
-PLAIN = {"where": {}, "without": (), "published_n": None}
+PLAIN = {"where": {}, "without": (), "published_n": None, "sources": ()}
 NAMES = ["noise", "noise", "noise", "noise", "flicker", "flicker", "none", "none"]
 
 
@@ -34,6 +34,7 @@ def made(write_set, make_row):
         without=(),
         groups=("distortion", "mos_rule"),
         published_n=None,
+        sources=(),
         batch_size=3,
         bootstrap=30,
         seed=0,
@@ -146,6 +147,22 @@ def test_rows_of_the_test_split_are_no_deviation(made, scripted, quiet, tmp_path
     write_set("s.jsonl", [make_row(n, SCORE_QUESTION, mos=m, split="test") for n, m in enumerate(MOS)])
     report = run(variant(made, groups=(), published_n=8), scripted(TABLE), tmp_path / "o", quiet)
     assert report.deviations == ()
+
+
+def test_clips_of_another_dataset_are_not_the_published_ones_however_many(
+    made, scripted, quiet, tmp_path, write_set, make_row
+):
+    own = variant(made, groups=(), published_n=8, sources=("konvid_1k", "vqathinker_konvid_1k"))
+    for names, found in (
+        (["konvid_1k"] * 8, ()),
+        (["konvid_1k"] * 4 + ["lsvq_test"] * 4, ("4 of lsvq_test",)),
+        (["lsvq_test"] * 7 + [""], ("7 of lsvq_test, 1 of no named source",)),
+    ):
+        rows = [make_row(n, SCORE_QUESTION, mos=m, split="test") for n, m in enumerate(MOS)]
+        write_set("s.jsonl", [replace(r, clip_id=f"{name}/{r.id}" if name else r.id) for r, name in zip(rows, names)])
+        report = run(own, scripted(TABLE), tmp_path / "o", quiet)
+        told = "published on konvid_1k or vqathinker_konvid_1k"
+        assert report.deviations == tuple(f"clips of another dataset ({text}), {told}" for text in found)
 
 
 def test_where_keeps_one_row_a_clip_and_without_leaves_training_clips_out(made, write_set, make_row):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vqa2.bench._runner import write_report
+from vqa2.bench._runner import run, write_report
+from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import SCORE_QUESTION
+from vqa2.launch import composed
 from vqa2.tables import main
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 def tables(tmp_path, capsys):
     """Runs table.py on the run folders of `tmp_path`; what it prints."""
 
-    def run(*overrides):
+    def show(*overrides):
         main([*overrides, f"runs={tmp_path}"])
         return capsys.readouterr().out
 
-    return run
+    return show
 
 
 def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
@@ -50,6 +52,21 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
         "`python -m data_prep source=vqathinker_lsvq_test set=scoring_ugc out=data/lsvq-test && "
         f"python eval.py run=paper benchmark=lsvq-test predictor.device=cuda train_preset=paper runs={tmp_path}` |"
     ) in text
+
+
+def test_questions_of_our_own_do_not_rank_beside_the_papers(tables, tmp_path, write_json, scripted, quiet):
+    """As many as AgenticIQA-Eval has, in its form, all answered rightly."""
+    tracks = ("planner", "executor-distortion", "executor-tool", "summarizer")
+    record = {"image": "a.png", "question": "Sharp?", "answers": ["Yes", "No"], "correct_choice": "A"}
+    values = composed("eval", ["benchmark=agenticiqa-eval"])["benchmarks"]["agenticiqa-eval"]
+    file = write_json([{**record, "track": tracks[n % 4]} for n in range(values["published_n"])])
+    made = build("benchmark", {**values, "file": str(file), "bootstrap": 0}, "b")
+    right = scripted({i.query.id: "A" for i in made.items()})
+    run(made, right, tmp_path / "agent" / "eval" / "agenticiqa-eval", quiet)
+    shown = tables("table=agenticiqa-1")
+    assert "| Agent (ours, rules) | (100.00) | (100.00) | (100.00) | (100.00) | (100.00) |" in shown
+    assert "not the paper's questions, which are not released" in shown
+    assert "**100.00**" not in shown
 
 
 def test_a_report_that_breaks_off_is_one_line(tables, tmp_path):

@@ -24,8 +24,8 @@ _QBENCH = "Choose between one of the options as follows:"
 @register("benchmark", "multiple_choice")
 class MultipleChoice:
     """`file` in the given `form`; `media_root`: folder of its images; `prepare`: the command that gets both, null where
-    there is none. `prompt`: Q-Bench's own wording, or `plain`,
-    which asks for the letter. `published_n`: questions behind published figures, null where nothing is published."""
+    there is none. `prompt`: Q-Bench's own wording, or `plain`, which asks for the letter. `published_n`: questions
+    behind published figures, null where nothing is published; `released`: whether those very questions can be had."""
 
     label: str
     prepare: str | None
@@ -34,6 +34,7 @@ class MultipleChoice:
     form: Form
     prompt: Literal["qbench", "plain"]
     published_n: Annotated[int, Ge(1)] | None
+    released: bool
     batch_size: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
@@ -121,7 +122,7 @@ class MultipleChoice:
 
     def _deviations(self, asked: int, withheld: bool, failed: int) -> tuple[str, ...]:
         """Why the figures are not comparable with published ones."""
-        found = []
+        found = [] if self.released else ["not the paper's questions, which are not released"]
         if self.published_n is not None and asked != self.published_n:
             found.append(f"{asked} questions, published on {self.published_n}")
         if withheld:

@@ -31,7 +31,7 @@ class Scoring:
     `prepare`: the command that gets the file, null where there is none. `where`: tags a row must have, for sets with
     several rows a clip. `without`: instruction sets (any path) whose clips are left out: what a model was trained on.
     `groups`: tags to break correlations down by. `published_n`: how many items the published figures are on, null where
-    nothing is published.
+    nothing is published; `sources`: the sources of data_prep whose clips these are, empty for any.
     """
 
     label: str
@@ -42,6 +42,7 @@ class Scoring:
     without: tuple[str, ...]
     groups: tuple[str, ...]
     published_n: Annotated[int, Ge(1)] | None
+    sources: tuple[str, ...]
     batch_size: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
@@ -127,6 +128,10 @@ class Scoring:
         found = []
         if self.published_n is not None and len(items) != self.published_n:
             found.append(f"{len(items)} items, published on {self.published_n}")
+        foreign = Counter(_source(i.target["clip"]) for i in items if _source(i.target["clip"]) not in self.sources)
+        if self.sources and foreign:
+            counts = ", ".join(f"{count} of {name}" for name, count in sorted(foreign.items()))
+            found.append(f"clips of another dataset ({counts}), published on {' or '.join(self.sources)}")
         splits = {i.target["tags"].get("split", "unnamed") for i in items} - {"test"}
         if splits:
             found.append(f"rows of split {', '.join(sorted(splits))}, published on test")
@@ -143,6 +148,12 @@ class Scoring:
             x, y = zip(*pairs)
             made.append(replace(quality_metric(name, x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
         return tuple(made)
+
+
+def _source(clip_id: str) -> str:
+    """The source of data_prep that a clip comes from: its id begins with it."""
+    name, mark, _ = clip_id.partition("/")
+    return name if mark else "no named source"
 
 
 def _clip_names(row: Instruction) -> set[str | tuple[str, ...]]:
