@@ -108,7 +108,8 @@ def paper_table():
             "parts": {},
             "unranked": (),
             "commands": (),
-            "measured": {"Mix": Row(run="mix", of=None, minus=None, needs={},
+            "besides": (),
+            "measured": {"Mix": Row(run="mix", of=None, minus=None, model=None,
                                     commands=("python eval.py run=mix benchmark={benchmark}",))},
         }  # fmt: skip
         return PaperTable(**(values | changes))

@@ -64,7 +64,11 @@ def test_qbench_figures_by_hand(made, scripted, quiet, tmp_path):
     assert {m.name: (m.value, m.n) for m in report.groups["accuracy by concern"]} == {
         "global distortion": (0.5, 2), "global other": (1.0, 1), "local distortion": (0.0, 1)}  # fmt: skip
     assert report.failures == (("00002-b.jpg", "unparseable reply: 'Haze'"),)
-    assert (report.n_scored, report.n_expected, report.deviations) == (3, 4, ())
+    assert (report.n_scored, report.n_expected) == (3, 4)
+    assert report.deviations == ("1 replies that name no letter count as wrong, published ones were read by GPT",)
+    plain = made(QBENCH, published_n=4, prompt="plain")
+    whole = run(plain, scripted(replies(plain, ["B. No", "A.", "D", "A"])), tmp_path / "p", quiet)
+    assert whole.deviations == ("prompt=plain is not the published prompt",)
 
 
 def test_qbench_asks_in_its_own_words_of_a_still(made):

@@ -1,5 +1,6 @@
 """The two predictors without a model: constant, and answers from disk."""
 
+import hashlib
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Query
+from vqa2.launch import composed
 
 
 def saved(path):
@@ -96,6 +98,17 @@ def test_the_answers_of_an_evaluation_replay_to_the_same_numbers(tmp_path, scrip
     first = run(made, scripted(table, broken=["c2"]), tmp_path / "o", quiet)
     replayed = run(made, saved(tmp_path / "o" / "answers.jsonl"), tmp_path / "again", quiet)
     assert (replayed.metrics, replayed.failures) == (first.metrics, first.failures)
+
+
+def test_predictors_without_a_model_say_what_they_answer_from(tmp_path):
+    file = lines(tmp_path / "p.jsonl", [{"id": "a", "text": "x"}])
+    assert saved(file).provenance == {"answers": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    drawn = {"seed": 3, "reply": "letter", "replies": ["x"]}
+    assert build("predictor", {"name": "random", **drawn}, "p").open().provenance == {**drawn, "replies": ("x",)}
+    same = {"score01": 0.5, "text": "B"}
+    assert build("predictor", {"name": "constant", **same}, "p").open().provenance == same
+    tool = composed("eval", ["predictor=expert", "expert@predictor.expert=blur"])["predictor"]
+    assert build("predictor", tool, "p").open().provenance == {"expert": tool["expert"]}
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._origin import embedded, origin_line
 from vqa2.bench._runner import Shard, read_report, run
 from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
@@ -246,7 +247,20 @@ def test_result_files_carry_what_they_come_from(scoring, scripted, quiet, tmp_pa
     assert session["environment"]["versions"]["numpy"]
     header = json.loads((tmp_path / ANSWERS).read_text().splitlines()[0])
     assert header["sessions"] == first["sessions"]
+    assert {k: header[k] for k in ("items", "files", "manifests", "config")} == {
+        k: first[k] for k in ("items", "files", "manifests", "config")
+    }
+    assert first["manifests"] == {}
     path.write_text(path.read_text().replace('"mos": 12.0', '"mos": 12.5'))
     again = run(scoring(), Model(SCORES), tmp_path, quiet).provenance
     assert again["items"] == first["items"]
     assert again["files"] != first["files"]
+    manifest = path.with_name("s.manifest.json")
+    manifest.write_text(json.dumps({"source": "synthetic", "sha256": {path.name: "x"}}))
+    path.with_name("other.manifest.json").write_text(json.dumps({"sha256": {"other.jsonl": "x"}}))
+    listed = run(scoring(), Model(SCORES), tmp_path, quiet)
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert listed.provenance["manifests"] == {str(manifest): {"sha256": digest, "source": "synthetic"}}
+    assert embedded(listed)
+    assert origin_line(listed).startswith("s: scripted, checkpoint abc")
+    assert origin_line(listed).endswith(f"items {first['items'][:12]}; s.jsonl {again['files'][str(path)][:12]}")

@@ -10,6 +10,7 @@ from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Answer
+from vqa2.core.scale import quality_metrics
 
 MOS = [10.0, 25.0, 40.0, 55.0, 70.0, 85.0, 95.0, 5.0]
 SCORE01 = [0.3, 0.2, 0.35, 0.5, 0.45, 0.8, 0.9, 0.1]
@@ -188,6 +189,15 @@ def test_comparison_is_paired_and_counts_what_is_left_out(made):
     ours = [Answer(id=i.query.id, score01=i.target["mos"] / 100) for i in items]
     theirs = [Answer(id=i.query.id, score01=s) for i, s in zip(items, [0.9, 0.1, 0.5, 0.2, 0.8, 0.3, 0.6, 0.4])]
     difference = {m.name: m for m in variant(made, bootstrap=400).compare(items, ours, theirs)}
+    assert list(difference)[:6] == ["SRCC", "PLCC raw", "PLCC logistic-4", "KRCC", "RMSE raw", "RMSE logistic-4"]
+    alone = {m.name: m for m in quality_metrics([100 * a.score01 for a in theirs], MOS, bootstrap=0, seed=0)}
+    ideal = {m.name: m for m in quality_metrics(MOS, MOS, bootstrap=0, seed=0)}
+    for name in ("PLCC logistic-4", "RMSE logistic-4"):
+        assert difference[name].value == pytest.approx(ideal[name].value - alone[name].value, abs=1e-9)
+    noise = stats.spearmanr([0.9, 0.1, 0.5, 0.2], MOS[:4]).statistic
+    of_noise = difference["SRCC by distortion / noise"]
+    assert (of_noise.value, of_noise.n) == (pytest.approx(1 - noise), 4)
+    assert difference["SRCC by distortion / none"].note.startswith("undefined: 2 items")
     rho = stats.spearmanr([a.score01 for a in theirs], MOS).statistic
     assert difference["SRCC"].value == pytest.approx(1 - rho)
     assert difference["SRCC"].lo > 0

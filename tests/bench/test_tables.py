@@ -36,7 +36,7 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
     assert shown == text
     assert text.startswith("# VQA², table 2")
     assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
-    assert "- UGC-scorer: run paper: scripted\n" in text
+    assert re.search(r"^- UGC-scorer: run paper: scripted(, commit \w+( with changes)?)?$", text, re.MULTILINE)
     first = (
         "## Not run: UGC-scorer\n\nMissing here: checkpoints/start, data/vqa2/distortion_spatial.train.jsonl, "
         "data/vqa2/scoring_ugc.train.jsonl. First:\n\n```bash\n"
@@ -133,7 +133,7 @@ def test_arms_are_made_by_the_table_s_commands(tables, tmp_path, write_set, make
             f"predictor.answers={tmp_path / name}.jsonl run={name} samples=0"
         )
     commands[1] += f" against={saved}"
-    arms = [f'{row}: {{run: {run}, of: null, minus: {minus}, needs: {{}}, commands: []}}'
+    arms = [f'{row}: {{run: {run}, of: null, minus: {minus}, model: null, commands: []}}'
             for row, run, minus in (("right", "right", "null"), ("swapped", "swapped", "null"),
                                     ("difference", "swapped", saved))]  # fmt: skip
     made = ["table=vqa2-6", "~table.measured", "~table.commands"]

@@ -54,8 +54,8 @@ class MultipleChoice:
         withheld = not items[0].target["choice"]
         counted = [] if withheld else list(zip(items, answers, strict=True))
         grades = [_grade(i, a.text) for i, a in counted if a.text is not None]
-        failures = [(i.query.id, a.error) for i, a in counted if a.error is not None]
-        failures += [(g.item.query.id, g.reason) for g in grades if g.reason]
+        unread = [(g.item.query.id, g.reason) for g in grades if g.reason]
+        failures = [*((i.query.id, a.error) for i, a in counted if a.error is not None), *unread]
         axes = list(items[0].target["axes"])
         by = {axis: marks.by(grades, lambda i, axis=axis: [i.target["axes"][axis]]) for axis in axes}
         return Report(
@@ -74,7 +74,7 @@ class MultipleChoice:
             failures=tuple(failures),
             groups={f"accuracy by {axis}": made for axis, made in by.items()},
             notes=self._notes(withheld),
-            deviations=self._deviations(len(items), withheld, len(errors(items, answers))),
+            deviations=self._deviations(len(items), withheld, len(errors(items, answers)), len(unread)),
             marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
 
@@ -120,8 +120,8 @@ class MultipleChoice:
             notes.append("the file holds no right answers: nothing is graded, the replies are in the answers file")
         return tuple(notes)
 
-    def _deviations(self, asked: int, withheld: bool, failed: int) -> tuple[str, ...]:
-        """Why the figures are not comparable with published ones."""
+    def _deviations(self, asked: int, withheld: bool, failed: int, unread: int) -> tuple[str, ...]:
+        """Why the figures are not comparable with published ones; `unread`: replies that name no letter."""
         found = [] if self.released else ["not the paper's questions, which are not released"]
         if self.published_n is not None and asked != self.published_n:
             found.append(f"{asked} questions, published on {self.published_n}")
@@ -129,6 +129,10 @@ class MultipleChoice:
             found.append("answers are withheld")
         if failed:
             found.append(f"{failed} questions not answered")
+        if self.form == "llvisionqa" and self.prompt == "plain":
+            found.append("prompt=plain is not the published prompt")
+        if self.form == "llvisionqa" and unread:
+            found.append(f"{unread} replies that name no letter count as wrong, published ones were read by GPT")
         return tuple(found)
 
 
