@@ -26,10 +26,12 @@ class Cache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
-            self._db.execute(_TABLE)
-            if "model" not in {row[1] for row in self._db.execute("PRAGMA table_info(replies)")}:
-                # A file of an earlier version: who gave its replies is not known.
-                self._db.execute("ALTER TABLE replies ADD COLUMN model TEXT NOT NULL DEFAULT ''")
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")  # one process at a time
+                self._db.execute(_TABLE)
+                if "model" not in {row[1] for row in self._db.execute("PRAGMA table_info(replies)")}:
+                    # A file of an earlier version: who gave its replies is not known.
+                    self._db.execute("ALTER TABLE replies ADD COLUMN model TEXT NOT NULL DEFAULT ''")
         except sqlite3.DatabaseError as err:
             raise DataError(f"{path}: not a reply cache ({err}); remove it or name another file") from None
 
