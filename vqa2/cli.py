@@ -269,7 +269,7 @@ def doctor(
     if name is None:
         raise ConfigError(f"data: name a source: data=<{'|'.join(options('source'))}>")
     run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *overrides]), "data_prep")
-    found = diagnose(run, build("source", run.source, "source"))
+    found = diagnose(run, build("source", run.source, "source"), progress=True)
     for file in found.missing:
         out.print(f"missing: {file}", markup=False, soft_wrap=True)
     for file, reason in found.broken:

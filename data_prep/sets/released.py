@@ -26,10 +26,13 @@ class Released:
     task: str
     folders: dict[str, str]
 
+    def inputs(self) -> list[Path]:
+        """The JSON files."""
+        return [Path(self.folder) / name for name in self.files]
+
     def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction | Excluded]:
         """The rows of the files, in order. `clips` are not asked: the files name their own."""
-        for name in self.files:
-            path = Path(self.folder) / name
+        for path in self.inputs():
             for item in json_items(path, None):
                 if isinstance(item, Bad):
                     yield Excluded(source="released", where=item.where, id="", reason=item.reason)
