@@ -1,12 +1,15 @@
 """Speed of data preparation: `python benchmarks/data_preparation.py [ROWS] [FOLDER]`.
 
-Rows a second and peak memory of a set from a label list (media=skip), at a tenth of ROWS (default 157,755, the size of
-VQA²'s instruction dataset) and at ROWS, each in a process of its own. The rows are read as training reads them, held in
-memory and streamed, without clips. Then files a second of probing (first frame, packets, hash), with one and two
-processes, against bare opening with PyAV of the same files, in the same run; FOLDER holds the clips, without one forty
-short ones are written.
+(A script called data_prep.py would hide the package of that name: Python looks into the script's folder first.)
+
+Rows a second and peak memory of a set from a label list (`ratings`, media=skip) and of one from the rows of `extend`
+(`questions`), at a tenth of ROWS (default 157,755, the size of VQA²'s instruction dataset) and at ROWS, each in a
+process of its own. The ratings are read as training reads them, held in memory and streamed, without clips. Then files
+a second of probing (first frame, packets, hash), with one and two processes, against bare opening with PyAV of the same
+files, in the same run; FOLDER holds the clips, without one forty short ones are written.
 """
 
+import json
 import multiprocessing
 import resource
 import sys
@@ -29,16 +32,40 @@ from vqa2.launch import composed
 SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm"}
 
 
-def rows_set(folder: Path, rows: int) -> tuple[float, float, float]:
+def labels(folder: Path, clips: int) -> None:
+    path = folder / "LSVQ" / "LSVQ_train_labels.txt"
+    path.parent.mkdir(parents=True)
+    mos = np.random.default_rng(0).uniform(5, 95, clips)
+    path.write_text("".join(f"batch{k % 50}/{k}.mp4, -1, -1, {m:.6f}\n" for k, m in enumerate(mos)), encoding="utf-8")
+
+
+def ratings(folder: Path, rows: int) -> tuple[float, float, float]:
+    """Of a set with a row per clip of a label list."""
+    labels(folder, rows)
+    return written(folder, "scoring_ugc", "scoring_ugc", rows)
+
+
+def questions(folder: Path, rows: int) -> tuple[float, float, float]:
+    """Of a set of questions about a tenth as many clips, as `extend` writes them; nine of ten are drawn."""
+    clips = max(2, rows // 10)
+    labels(folder, clips)
+    turns = [{"user": "<video>\n" + "How does the quality of this video change? " * 5, "assistant": "It falls."}]
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as out:
+        for k in range(rows * 10 // 9 + 1):
+            name = f"batch{k % clips % 50}/{k % clips}.mp4"
+            row = {"id": f"{name}-{k}", "clip_id": f"lsvq_train/{name}", "media": f"LSVQ/{name}", "kind": "video"}
+            out.write(json.dumps({**row, "task": "open", "turns": turns}) + "\n")
+    quotas = f"sets.understanding.quotas=[{{sources: [lsvq_train], rows: {rows}}}]"
+    options = [f"sets.understanding.file={folder / 'rows.jsonl'}", quotas]
+    return written(folder, "understanding_extended", "understanding", rows, *options)
+
+
+def written(folder: Path, choice: str, key: str, rows: int, *options: str) -> tuple[float, float, float]:
     """Seconds, seconds of the processor and peak MiB of writing a set of so many rows."""
-    labels = folder / "LSVQ" / "LSVQ_train_labels.txt"
-    labels.parent.mkdir(parents=True)
-    mos = np.random.default_rng(0).uniform(5, 95, rows)
-    labels.write_text("".join(f"batch{k % 50}/{k}.mp4, -1, -1, {m:.6f}\n" for k, m in enumerate(mos)), encoding="utf-8")
-    options = ["source=lsvq_train", "set=scoring_ugc", f"root={folder}", f"out={folder}/out", "media=skip", "workers=1"]
-    run = decode(DataPrepRun, composed("data_prep", options), "data_prep")
+    base = ["source=lsvq_train", f"set={choice}", f"root={folder}", f"out={folder}/out", "media=skip", "workers=1"]
+    run = decode(DataPrepRun, composed("data_prep", [*base, *options]), "data_prep")
     started, used = time.perf_counter(), time.process_time()
-    assert prepare(run, progress=False)["sets"] == {"scoring_ugc": {"train": rows}}
+    assert prepare(run, progress=False)["sets"] == {key: {"train": rows}}
     spent = time.perf_counter() - started, time.process_time() - used
     return *spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -101,18 +128,20 @@ def seconds(action: Callable[[], None]) -> float:
 def main() -> None:
     console = Console()
     total = int(sys.argv[1]) if len(sys.argv) > 1 else 157_755
-    table = Table("rows", "seconds", "of the processor", "rows / s", "peak MiB of the process")
+    table = Table("rows", "set", "seconds", "of the processor", "rows / s", "peak MiB of the process")
     read = Table("rows", "read", "seconds to the first", "to the last", "MiB")
     processes = multiprocessing.get_context("spawn")
     for rows in (total // 10, total):
-        with tempfile.TemporaryDirectory() as folder:
-            with processes.Pool(1) as pool:
-                spent, used, peak = pool.apply(rows_set, (Path(folder), rows))
-            table.add_row(f"{rows:,}", f"{spent:.1f}", f"{used:.1f}", f"{rows / spent:,.0f}", f"{peak:.0f}")
-            for name, streamed in (("in memory", False), ("streamed", True)):
+        for make in (questions, ratings):
+            with tempfile.TemporaryDirectory() as folder:
                 with processes.Pool(1) as pool:
-                    first, last, grown = pool.apply(reading, (Path(folder), streamed))
-                read.add_row(f"{rows:,}", name, f"{first:.1f}", f"{last:.1f}", f"{grown:.0f}")
+                    spent, used, peak = pool.apply(make, (Path(folder), rows))
+                rate = f"{rows / spent:,.0f}"
+                table.add_row(f"{rows:,}", make.__name__, f"{spent:.1f}", f"{used:.1f}", rate, f"{peak:.0f}")
+                for name, streamed in (("in memory", False), ("streamed", True)) if make is ratings else ():
+                    with processes.Pool(1) as pool:
+                        first, last, grown = pool.apply(reading, (Path(folder), streamed))
+                    read.add_row(f"{rows:,}", name, f"{first:.1f}", f"{last:.1f}", f"{grown:.0f}")
     console.print(table, read)
     with tempfile.TemporaryDirectory() as folder:
         given = Path(sys.argv[2]) if len(sys.argv) > 2 else None

@@ -21,7 +21,8 @@ from PIL import Image
 
 from data_prep._degrade import SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
-from data_prep._files import read_record, write_whole
+from data_prep._files import read_record, sha256_of, write_whole
+from data_prep._media import Facts, Probe, hashed
 from data_prep._pseudo_mos import VMAF_VALID, from_strength, vmaf, with_stalls
 from data_prep._recipe import Recipe
 from vqa2.core.records import Clip, Distortion, Stall
@@ -101,7 +102,8 @@ def _draw_stalls(recipe: Recipe, rng: np.random.Generator) -> tuple[tuple[int, i
 def run_jobs(
     root: Path, recipe: Recipe, jobs: Sequence[Job], workers: int, advance: Callable[[int, int], None]
 ) -> list[Clip]:
-    """Makes (or reuses) the files of `jobs` under `root/media` and returns their clips, in order.
+    """Makes (or reuses) the files of `jobs` under `root/media` and returns their clips, in order; `media/index.json`
+    holds the clip, the making and the probe (data_prep/_media.py) of every file.
 
     The first call of `advance(done, total)` counts the reused files: those whose recipe, making code and content hash
     are the recorded ones. What is finished is recorded as it goes, so that a killed run continues.
@@ -116,8 +118,8 @@ def run_jobs(
     advance(done, len(jobs))
     try:
         with _pool(workers if len(todo) >= 8 else 1) as mapped:
-            for job, clip in zip(todo, mapped(_make, [root] * len(todo), [recipe] * len(todo), todo)):
-                index[job.id] = {"key": _key(recipe, job), "clip": asdict(clip), "sha256": _sha(root / clip.path)}
+            for job, (clip, found) in zip(todo, mapped(_make, [root] * len(todo), [recipe] * len(todo), todo)):
+                index[job.id] = {"key": _key(recipe, job), "clip": asdict(clip), **asdict(found)}
                 done += 1
                 advance(done, len(jobs))
                 if done % RECORD_EVERY == 0:
@@ -133,7 +135,7 @@ def _fresh(root: Path, recipe: Recipe, job: Job, old: dict[str, Any] | None) -> 
     if old is None or old["key"] != _key(recipe, job):
         return False
     path = root / old["clip"]["path"]
-    return path.is_file() and _sha(path) == old["sha256"]
+    return path.is_file() and sha256_of(path) == old["sha256"]
 
 
 def _record(path: Path, index: dict[str, Any]) -> None:
@@ -141,7 +143,7 @@ def _record(path: Path, index: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[Callable[..., Iterable[Clip]]]:
+def _pool(workers: int) -> Iterator[Callable[..., Iterable[tuple[Clip, Probe]]]]:
     """A `map` over worker processes (or in this one); work that has not started is dropped when the block is left."""
     if workers == 1:
         yield map
@@ -153,8 +155,8 @@ def _pool(workers: int) -> Iterator[Callable[..., Iterable[Clip]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _make(root: Path, recipe: Recipe, job: Job) -> Clip:
-    """Renders, degrades, encodes and rates one job."""
+def _make(root: Path, recipe: Recipe, job: Job) -> tuple[Clip, Probe]:
+    """Renders, degrades, encodes and rates one job. Its file is not opened again to know what is in it."""
     rng = np.random.default_rng(job.seed)
     jitter = 0.0
     if job.variant == "shake":
@@ -171,12 +173,19 @@ def _make(root: Path, recipe: Recipe, job: Job) -> Clip:
     codec = "x265" if job.variant == "compression artifact" and job.seed % 2 else "x264"
     if job.kind == "image":
         _write_still(path, frames, codec, qp if job.variant == "compression artifact" else None)
-        return _describe(job, path.relative_to(root), None, "", recipe)
+        return _describe(job, path.relative_to(root), None, "", recipe), _written(path, frames, 0.0, "png")
     if job.stalls:
         frames = _stall(frames, job.stalls)
     write_video(path, frames, recipe.fps, codec, qp)
     mos, rule = _rate(path, pristine, job, recipe)
-    return _describe(job, path.relative_to(root), mos, rule, recipe)
+    found = _written(path, frames, float(recipe.fps), {"x264": "h264", "x265": "hevc"}[codec])
+    return _describe(job, path.relative_to(root), mos, rule, recipe), found
+
+
+def _written(path: Path, frames: np.ndarray, fps: float, codec: str) -> Probe:
+    """What `probe` would find in the file just made of `frames`."""
+    height, width = frames.shape[1:3]
+    return hashed(path, Facts(frames=len(frames), fps=fps, width=width, height=height, rotation=0, codec=codec))
 
 
 def _write_still(path: Path, frames: np.ndarray, codec: str, qp: int | None) -> None:
@@ -260,10 +269,6 @@ def making() -> str:
     texts = [(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEDIA_CODE]
     found = [*(ast.dump(ast.parse(text)) for text in texts), version("av"), version("imageio-ffmpeg")]
     return hashlib.sha256(" ".join(found).encode()).hexdigest()[:20]
-
-
-def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clip(values: dict) -> Clip:

@@ -1,18 +1,22 @@
 """The manifest of a set that comes from label files: what was expected, found, taken, left out and written."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_prep._files import sha256_of, write_whole
 from data_prep._output import set_files
-from data_prep.labels import Account, LabelRun
+from data_prep.labels import Account, LabelRun, Reads, Streams
 from vqa2.core.run import fingerprint, git_state
 
 
-def write_label_manifest(run: LabelRun, key: str, values: dict[str, Any], account: Account) -> dict[str, Any]:
-    """`<key>.manifest.json`, and files that an earlier run wrote for this set are removed; returns the manifest."""
+def write_label_manifest(
+    run: LabelRun, key: str, writer: Streams, values: dict[str, Any], account: Account
+) -> dict[str, Any]:
+    """`<key>.manifest.json` of a set that `values` describe and `writer` wrote; files that an earlier run wrote for it
+    are removed; returns the manifest."""
     files = sorted(_files(run, key, account))
     for path in (*run.out.glob(f"{key}.*.jsonl"), *(run.out / "parquet" / key).glob("*.parquet")):
         if path.relative_to(run.out).as_posix() not in files:
@@ -28,7 +32,8 @@ def write_label_manifest(run: LabelRun, key: str, values: dict[str, Any], accoun
         "tasks": {split: _part(counts, "task:") for split, counts in account.rows.items()},
         "sources": {name: _source(run, name, account) for name in run.parts_of(key)},
         "excluded": dict(sorted(account.excluded.items())),
-        "labels": {name: sha256_of(run.root / name) for name in sorted(set(_labels(run, key)))},
+        **({"timelines": dict(sorted(account.timelines.items()))} if account.timelines else {}),
+        "labels": {name: sha256_of(path) for name, path in _inputs(run, key, writer).items()},
         "sha256": {name: sha256_of(run.out / name) for name in files},
         "git": git_state(),
     }
@@ -45,11 +50,13 @@ def _files(run: LabelRun, key: str, account: Account) -> Iterator[str]:
         yield f"{key}.media.jsonl"
 
 
-def _labels(run: LabelRun, key: str) -> Iterator[str]:
-    """The label files that were there, relative to the root; of a folder of files, the files."""
+def _inputs(run: LabelRun, key: str, writer: Streams) -> dict[str, Path]:
+    """Name relative to the root -> path, of the label files that were there (of a folder of files, the files) and of
+    what else the writer read."""
+    paths = writer.inputs() if isinstance(writer, Reads) else []
     for name in run.parts_of(key):
-        for path in run.plan.parts[name].inputs(run.root):
-            yield path.relative_to(run.root).as_posix()
+        paths += run.plan.parts[name].inputs(run.root)
+    return {Path(os.path.relpath(path, run.root)).as_posix(): path for path in paths}
 
 
 def _source(run: LabelRun, name: str, account: Account) -> dict[str, Any]:

@@ -17,15 +17,16 @@ from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import inside
 
 TIMEOUT_S = 20.0
+SHORT, SHORT_S = 2, 0.1
+"""Frames, and seconds, that a whole file may lack of what its index or header promises: headers round, and some
+containers give the last packet no duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class Facts:
     """A readable file: `frames` are counted, `fps` is the average rate (0 for stills), `rotation` the degrees that a
     player turns it by; width and height are those before."""
 
-    bytes: int
-    sha256: str
     frames: int
     fps: float
     width: int
@@ -34,28 +35,58 @@ class Probe:
     codec: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probe(Facts):
+    """A readable file and its bytes."""
+
+    bytes: int
+    sha256: str
+
+
 def probe(path: Path, kind: str) -> Probe:
-    """Opens a file, decodes its first picture and hashes it. MediaError where that fails."""
+    """The facts of a file, and its hash. MediaError as of `facts`."""
+    return hashed(path, facts(path, kind))
+
+
+def hashed(path: Path, found: Facts) -> Probe:
+    """The probe of a file whose facts are known."""
+    return Probe(bytes=path.stat().st_size, sha256=sha256_of(path), **asdict(found))
+
+
+def facts(path: Path, kind: str) -> Facts:
+    """Opens a file, decodes its first picture and reads to its end. MediaError where that fails, or where it ends
+    before it should; the reason, which goes into lists, does not tell where the data root lies."""
     if not path.is_file():
         raise MediaError(path, "missing file")
     if not path.stat().st_size:
         raise MediaError(path, "unreadable file: empty")
+    if path.suffix.lower() == ".yuv":
+        raise MediaError(path, "unreadable file: raw YUV tells neither size nor frame rate; encode it")
     try:
-        facts = _still(path) if kind == "image" else _video(path)
-    except (av.FFmpegError, UnidentifiedImageError, OSError, ValueError) as err:
-        raise MediaError(path, f"unreadable file: {' '.join(str(err).split())[:100]}") from None
-    return Probe(bytes=path.stat().st_size, sha256=sha256_of(path), **facts)
+        return _still(path) if kind == "image" else _video(path)
+    except MediaError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as err:
+        raise MediaError(path, unreadable(err)) from None
 
 
-def _still(path: Path) -> dict[str, Any]:
+def unreadable(err: Exception) -> str:
+    """The reason that an error of PyAV or Pillow gives, without the path that these put into their messages."""
+    if isinstance(err, UnidentifiedImageError):
+        return "unreadable file: no picture"
+    said = (isinstance(err, (av.FFmpegError, OSError)) and err.strerror) or str(err)
+    return f"unreadable file: {' '.join(said.split())[:100]}"
+
+
+def _still(path: Path) -> Facts:
     with Image.open(path) as picture:
         picture.load()
         turn = {3: 180, 6: 270, 8: 90}.get(picture.getexif().get(0x0112, 1), 0)
         size = {"width": picture.width, "height": picture.height}
-        return {"frames": 1, "fps": 0.0, "rotation": turn, "codec": (picture.format or "").lower(), **size}
+        return Facts(frames=1, fps=0.0, rotation=turn, codec=(picture.format or "").lower(), **size)
 
 
-def _video(path: Path) -> dict[str, Any]:
+def _video(path: Path) -> Facts:
     with av.open(str(path), metadata_errors="replace", timeout=TIMEOUT_S) as container:
         if not container.streams.video:
             raise MediaError(path, "unreadable file: no video stream")
@@ -63,33 +94,47 @@ def _video(path: Path) -> dict[str, Any]:
         frame = next(container.decode(stream), None)
         if frame is None:
             raise MediaError(path, "unreadable file: no picture can be decoded")
-        rate = stream.average_rate
-        if not rate:
+        if not stream.average_rate:
             raise MediaError(path, "unreadable file: no frame rate")
-        return {
-            "frames": _packets(path, container, stream), "fps": float(rate), "rotation": int(frame.rotation) % 360,
-            "codec": stream.codec_context.name, "width": frame.width, "height": frame.height,
-        }  # fmt: skip
+        return Facts(
+            frames=_frames(path, container, stream), fps=float(stream.average_rate), rotation=int(frame.rotation) % 360,
+            codec=stream.codec_context.name, width=frame.width, height=frame.height,
+        )  # fmt: skip
 
 
-def _packets(path: Path, container: Any, stream: Any) -> int:
-    """Frames that the file really holds. A download that broke off ends before what its header promises; where that
-    promises nothing about the pictures (Matroska), it is the end of any stream that counts."""
+def _frames(path: Path, container: Any, stream: Any) -> int:
+    """Frames that the file shows. MediaError where it holds fewer than its index lists (MP4, MOV), or ends before the
+    duration of its header, as a download does that broke off. MPEG-TS and MPEG-PS promise nothing."""
     container.seek(0)
-    count, end = 0, 0.0
-    counted = (stream,) if stream.frames or stream.duration else ()
-    for packet in container.demux(*counted):
-        count += packet.stream is stream and packet.size > 0
-        if packet.size and packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    promised = (
-        float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
-    )
-    if stream.frames and count < stream.frames - float(stream.average_rate):
-        raise MediaError(path, f"cut-off file: {count} of {stream.frames} frames")
-    if not stream.frames and end < promised - 1:
-        raise MediaError(path, f"cut-off file: ends at {end:.1f} s of {promised:.1f}")
-    return count
+    whole, shown, end = 0, 0, 0.0
+    # Where the header tells no duration of the pictures (Matroska), the end of any stream counts.
+    for packet in container.demux(*((stream,) if stream.duration else ())):
+        # The last packet of a file that broke off is there in part.
+        if not packet.size or packet.is_corrupt:
+            continue
+        if packet.stream is stream:
+            whole += 1
+            # Pictures before the start of an edit list are decoded, not shown.
+            shown += not packet.is_discard
+        at = packet.dts if packet.pts is None else packet.pts
+        if at is not None:
+            end = max(end, float((at + (packet.duration or 0)) * packet.time_base))
+    listed, promised = len(stream.index_entries), _promised(container, stream)
+    if not shown or whole < listed - SHORT:
+        raise MediaError(path, f"cut-off file: {whole} of {listed} frames")
+    if end < promised - max(SHORT_S, SHORT * end / whole):
+        raise MediaError(path, f"cut-off file: ends at {end:.2f} of {promised:.2f} s")
+    return shown
+
+
+def _promised(container: Any, stream: Any) -> float:
+    """Seconds at which the pictures end by the header."""
+    if container.format.name == "avi":
+        # Its duration is an estimate from the size of the file; the header counts frames of `time_base`.
+        return float(stream.frames * stream.time_base)
+    if stream.duration:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 def _try(path: str, kind: str) -> tuple[Probe | None, str]:
@@ -172,6 +217,10 @@ class MediaIndex:
         self._db.commit()
         self.opened += len(todo)
         return errors
+
+    def found(self, path: str) -> dict[str, Any]:
+        """The probe of a usable file."""
+        return json.loads(self._db.execute("SELECT probe FROM media WHERE path = ?", (path,)).fetchone()[0])
 
     def add(self, path: str, recipe: str, found: Probe | None, error: str) -> None:
         """Takes in a file that this run has made by a recipe."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep._degrade import degrade
-from data_prep._media import Probe, probe
+from data_prep._media import Probe, facts, probe, unreadable
 from data_prep._write import rng_of
 from vqa2.core.errors import MediaError
 from vqa2.core.frames import UprightRgb
@@ -40,7 +40,7 @@ def render(root: Path, clip: Clip, max_height: int, qp: int) -> tuple[Probe | No
     except MediaError as err:
         return None, err.reason
     except (av.FFmpegError, OSError, ValueError) as err:
-        return None, f"unreadable file: {' '.join(str(err).split())[:100]}"
+        return None, unreadable(err)
 
 
 def _still(source: Path, target: Path, variant: str, strength: float, name: str, max_height: int) -> None:
@@ -66,16 +66,16 @@ def _video(
     source: Path, target: Path, made: tuple[str, float, str], window: list[float], size: tuple[int, int]
 ) -> None:
     variant, strength, name = made
-    facts = probe(source, "video")
+    found = facts(source, "video")
     start, length = window[4:]
-    first = int(start * facts.frames)
-    count = min(facts.frames - first, max(2, int(length * facts.frames)))
+    first = int(start * found.frames)
+    count = min(found.frames - first, max(2, int(length * found.frames)))
     frames, rng = _cut(source, first, count, window, size[0]), rng_of(0, "render", name)
     if variant == "stutter":
         frames = _stuttering(frames, held(count, strength, rng))
     elif variant:
         frames = _degraded(frames, variant, strength, rng)
-    _encode(target, frames, round(facts.fps), size[1])
+    _encode(target, frames, round(found.fps), size[1])
 
 
 def held(count: int, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 from PIL import Image
 
-from data_prep._media import Workers
+from data_prep._media import Workers, unreadable
 from data_prep._scan import batches
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError, MediaError
@@ -71,7 +71,7 @@ def signature(path: Path, fps: float, flat: float) -> Signature:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
-                raise MediaError(path, "has no video stream")
+                raise MediaError(path, "unreadable file: no video stream")
             for index, frame in enumerate(container.decode(video=0)):
                 slot = int((frame.time or 0.0) * fps + 1e-6)
                 if index and (frame.time is None or slot <= slots[-1]):
@@ -80,10 +80,10 @@ def signature(path: Path, fps: float, flat: float) -> Signature:
                 small = frame.reformat(_SIDE, _SIDE, "gray", interpolation="AREA").to_ndarray()
                 upright = np.rot90(small, frame.rotation // 90)
                 hashes.append(None if upright.std() < flat else _hash(upright))
+    except MediaError:
+        raise
     except (av.FFmpegError, ValueError) as err:
-        if isinstance(err, MediaError):
-            raise
-        raise MediaError(path, f"not readable ({' '.join(str(err).split())[:80]})") from None
+        raise MediaError(path, unreadable(err)) from None
     kept = [(h, s) for h, s in zip(hashes, slots) if h is not None]
     if not kept:
         raise MediaError(path, "no frame has enough structure to compare" if slots else "no frames")

@@ -1,6 +1,7 @@
-"""`python -m data_prep check <folder>`: every file, row count, media file and label file against the manifests."""
+"""`python -m data_prep check <folder>`: every file, row count, media file and input file against the manifests."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ WINDOW = 512
 
 @spec
 class CheckRun:
-    """`out`: the data root; `root`: where its label files lie (null: there too); `workers` processes hash."""
+    """`out`: the data root; `root`: where the label files of its sets lie (null: there too); `workers` processes
+    hash."""
 
     out: str
     root: str | None
@@ -86,7 +88,8 @@ def _recorded(out: Path, root: Path, manifest: dict[str, Any]) -> Iterator[Recor
     for name, value in manifest["sha256"].items():
         yield Recorded(inside(out, name), value, "a file of the set")
     for name, value in manifest.get("labels", {}).items():
-        yield Recorded(root / name, value, "a label file")
+        # Not through the root, which may be a link: an input may lie beside it.
+        yield Recorded(Path(os.path.normpath(root / name)), value, "an input file")
     listed = out / f"{manifest.get('set', '')}.media.jsonl"
     if listed.is_file():
         with listed.open(encoding="utf-8") as lines:

@@ -1,7 +1,7 @@
 """`vqa2 doctor data=<source>`: is the data all there and whole, where does it come from, does it fit on the disk.
 
 Of a published dataset, the label files must hold as many usable rows as they should, and every clip that they name must
-be there, open, and reach the end that its header promises; a download that stopped half way does not. A prepared data
+be one that `media=probe` would use (data_prep/_media.py); a download that stopped half way is none. A prepared data
 root is checked against the hashes that data_prep recorded.
 """
 
@@ -10,27 +10,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import av
-from PIL import Image, UnidentifiedImageError
-
 from data_prep._files import read_record, recorded_media, sha256_of
+from data_prep._media import facts
 from data_prep._rows import json_items
 from data_prep.run import MARKER, DataPrepRun
 from data_prep.sets.released import Released
 from data_prep.sources.labelled import Excluded, Labelled
 from data_prep.sources.mixture import Mixture
 from vqa2.core.config import build
-from vqa2.core.errors import ConfigError, DataError
+from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.progress import Bars, bars
-
-_STILLS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
-_RAW = {".yuv"}
-_END_S = 1.0
-"""How many seconds the last packet may end before the duration of the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,54 +76,13 @@ def verdict(name: str, found: Diagnosis) -> None:
         )
 
 
-def problem(path: Path) -> str:
-    """What is wrong with a media file; empty for a whole one. Of a video, the first frame alone is decoded."""
-    if not path.stat().st_size:
-        return "empty"
-    if path.suffix.lower() in _RAW:
-        return ""
+def problem(path: Path, kind: str) -> str:
+    """Why data_prep would not use a media file; empty for a whole one."""
     try:
-        if path.suffix.lower() in _STILLS:
-            with Image.open(path) as picture:
-                picture.load()
-            return ""
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                return "has no video stream"
-            if next(container.decode(video=0), None) is None:
-                return "has no frames"
-            return _end_problem(container)
-    except (av.FFmpegError, UnidentifiedImageError, OSError, ValueError) as err:
-        said = (isinstance(err, (av.FFmpegError, OSError)) and err.strerror) or str(err)
-        return f"not readable ({' '.join(said.split())[:80]})"
-
-
-def _end_problem(container: Any) -> str:
-    """Compares the last packet with the header's duration; containers that promise none cannot be checked so.
-
-    The duration of the video stream counts, or, as in Matroska, the container's, which any stream may fill. A cut-off
-    AVI has lost its index, without which there are no true times: its packets are counted.
-    """
-    stream = container.streams.video[0]
-    if container.format.name == "avi":
-        container.seek(0)
-        found = sum(1 for packet in container.demux(stream) if packet.size)
-        short = stream.frames - found > _END_S * float(stream.average_rate or 0)
-        return f"holds {found} of {stream.frames} frames: cut off" if short else ""
-    if stream.duration is not None:
-        base, start, length, streams = stream.time_base, stream.start_time or 0, stream.duration, (stream,)
-    elif container.duration is not None:
-        base, start, length, streams = Fraction(1, av.time_base), container.start_time or 0, container.duration, ()
-    else:
-        return ""
-    promised = float((start + length) * base)
-    near = max(start, start + length - int(2 * _END_S / base))
-    container.seek(near, stream=streams[0] if streams else None)
-    last = 0.0
-    for packet in container.demux(*streams):
-        if packet.pts is not None:
-            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    return f"ends at {last:.2f} of {promised:.2f} s: cut off" if last < promised - _END_S else ""
+        facts(path, kind)
+    except MediaError as err:
+        return err.reason
+    return ""
 
 
 def _published(parts: Sequence[Labelled], root: Path, workers: int, shown: Bars) -> Iterator[Diagnosis]:
@@ -143,7 +95,7 @@ def _published(parts: Sequence[Labelled], root: Path, workers: int, shown: Bars)
         there = media.keys() - set(missing)
         with ProcessPoolExecutor(workers) as pool:
             names = [name for name in media if name in there]
-            reasons = pool.map(problem, [root / name for name in names], chunksize=16)
+            reasons = pool.map(problem, [root / name for name in names], repeat(part.kind), chunksize=16)
             for name, reason in zip(names, reasons):
                 shown.add(f"clips of {part.variant}", 1, len(names))
                 broken += [(name, reason)] if reason else []

@@ -20,7 +20,8 @@ from data_prep._render import render
 from data_prep._sample import chosen
 from data_prep._scan import WINDOW, Scan, batches, scan
 from data_prep._stage1 import stage1
-from data_prep.sources.labelled import Excluded, key_of, reason_class
+from data_prep.manifest import Splits
+from data_prep.sources.labelled import Excluded, reason_class
 from data_prep.sources.mixture import Plan, Take
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Clip, Instruction
@@ -35,13 +36,23 @@ class Streams(Protocol):
         """Rows as the clips come, and what is left out."""
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A set writer that reads files besides the source's label files."""
+
+    def inputs(self) -> list[Path]:
+        """These files."""
+
+
 @dataclass
 class Account:
-    """What became of one set: counts per split (rows, task:*, source:*), clips taken per part, exclusions by class."""
+    """What became of one set: counts per split (rows, task:*, source:*), clips taken per part, exclusions by class,
+    streaming timelines by how well they fit their files."""
 
     rows: dict[str, Counter[str]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
+    timelines: Counter[str] = field(default_factory=Counter)
     media_files: int = 0
 
 
@@ -56,7 +67,7 @@ class LabelRun:
         self.index = None if media == "skip" else MediaIndex(out, root, self.workers)
         self.work = out / ".work"
         self.scans: dict[str, Scan] = {}
-        self.splits: dict[int, str] = {}
+        self.splits = Splits()
         # Only where there are two splits can a content lie in both.
         self.divided = len({split for splits in plan.sets.values() for split in splits}) > 1
 
@@ -140,7 +151,7 @@ class LabelRun:
             account.taken[name] += total
             clips = self._in_split(self.scans[name].clips(self.root, mask), split)
             made = stage1(clips, total, take, self.plan.extract, self.seed)
-            yield from made if self.index is None else self._rendered(made, leave_out)
+            yield from made if self.index is None else self._timed(self._rendered(made, leave_out), account, leave_out)
 
     def _mask(self, where: str, split: str, name: str, take: Take) -> np.ndarray:
         """Which usable rows of a dataset a set takes."""
@@ -168,10 +179,23 @@ class LabelRun:
     def _in_split(self, clips: Iterable[Clip], split: str) -> Iterator[Clip]:
         """Clips under the split that they are used in; no content lies in two."""
         for clip in clips:
-            before = self.splits.setdefault(key_of(clip.content), split) if self.divided else split
-            if before != split:
-                raise DataError(f"{clip.id}: content {clip.content!r} lies in both splits, {before} and {split}")
+            if self.divided:
+                self.splits.put(clip.id, clip.content, split)
             yield replace(clip, split=split)
+
+    def _timed(self, clips: Iterable[Clip], account: Account, leave_out: Callable[[Excluded], None]) -> Iterator[Clip]:
+        """Clips whose file is as long as the streaming timeline that their label file tells, to a second; how many are
+        so to the frame is counted. Stalls of another file would be told at the wrong frames."""
+        assert self.index is not None
+        for clip in clips:
+            if clip.tags.get("set") == "streaming":
+                told, found = int(clip.tags["frames"]), self.index.found(clip.path)["frames"]
+                if abs(told - found) > float(clip.tags["fps"]):
+                    reason = f"other length: {found} frames, {told} in its label file"
+                    leave_out(Excluded(source=clip.dataset, where=clip.path, id=clip.id, reason=reason))
+                    continue
+                account.timelines["exact" if told == found else "off by up to a second"] += 1
+            yield clip
 
     def _rendered(self, clips: Iterable[Clip], leave_out: Callable[[Excluded], None]) -> Iterator[Clip]:
         """Clips whose file is there: those of stage 1 are made where they are not what their recipe says."""

@@ -8,9 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from data_prep._files import read_record, write_whole
+from data_prep.sources.labelled import key_of
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, Instruction
 from vqa2.core.run import git_state
+
+
+class Splits:
+    """The split of every content, of which none lies in two."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, str] = {}
+
+    def put(self, clip: str, content: str, split: str) -> None:
+        """Notes what a clip shows; DataError where another split shows it already."""
+        before = self._of.setdefault(key_of(content), split)
+        if before != split:
+            raise DataError(f"{clip}: content {content!r} lies in both splits, {before} and {split}")
 
 
 def check_split(clips: Sequence[Clip]) -> None:
@@ -18,12 +32,11 @@ def check_split(clips: Sequence[Clip]) -> None:
 
     A content is a source picture, a file, or a family of procedural textures (`family#number`).
     """
-    seen: dict[str, str] = {}
+    splits = Splits()
     for clip in clips:
         shown = [clip.content, clip.tags["foreground_content"]] if "foreground_content" in clip.tags else [clip.content]
-        for content in (name.partition("#")[0] for name in shown):
-            if seen.setdefault(content, clip.split) != clip.split:
-                raise DataError(f"{clip.id}: content {content!r} lies in both splits, {seen[content]} and {clip.split}")
+        for content in shown:
+            splits.put(clip.id, content.partition("#")[0], clip.split)
 
 
 def check_media(root: Path, sets: Set[str], media: str) -> None:

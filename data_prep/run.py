@@ -122,7 +122,7 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
             mark(others)
         for key, writer in writers.items():
             account = labels.write_set(key, writer)
-            manifest = write_label_manifest(labels, key, run.sets[key], account)
+            manifest = write_label_manifest(labels, key, writer, run.sets[key], account)
             rows[key] = manifest["rows"]
             if console is not None:
                 _tell(console, manifest)
@@ -132,13 +132,17 @@ def _prepare_labels(run: DataPrepRun, plan: Plan, writers: dict[str, Any], conso
 
 
 def _tell(console: Console, manifest: dict[str, Any]) -> None:
-    """One line per set, and one per dataset whose label files are not as long as they should be."""
+    """One line per set, one per dataset whose label files are not as long as they should be, and one of streaming
+    timelines."""
     rows = ", ".join(f"{split} {count}" for split, count in manifest["rows"].items())
     left = sum(manifest["excluded"].values())
     console.print(f"{manifest['set']}: {rows} rows; {left} left out ({manifest['set']}.excluded.jsonl)", markup=False)
     for name, held in manifest["sources"].items():
         if held["found"] != held["expected"]:
             console.print(f"{name}: found {held['found']}, expected {held['expected']}", markup=False)
+    if fits := manifest.get("timelines"):
+        told = ", ".join(f"{how} {count}" for how, count in fits.items())
+        console.print(f"{manifest['set']}: frames of the label files against those of the clips: {told}", markup=False)
 
 
 def _clips(source: Any, run: DataPrepRun, console: Console | None) -> tuple[list[Clip], list[tuple[str, str]], int]:

@@ -7,10 +7,17 @@ import numpy as np
 
 
 def write_clip(
-    path: Path, frames: np.ndarray, fps: int, codec: str = "ffv1", pix_fmt: str = "bgr0", **options: str
+    path: Path,
+    frames: np.ndarray,
+    fps: int,
+    codec: str = "ffv1",
+    pix_fmt: str = "bgr0",
+    faststart: bool = False,
+    **options: str,
 ) -> None:
-    """Encodes RGB uint8 `[T,H,W,3]`; ffv1 with bgr0 keeps every pixel (use .mkv)."""
-    with av.open(str(path), "w") as container:
+    """Encodes RGB uint8 `[T,H,W,3]`; ffv1 with bgr0 keeps every pixel (use .mkv). `faststart` puts an MP4's index in
+    front of its frames; `options` are the codec's."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pix_fmt

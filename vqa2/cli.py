@@ -271,7 +271,7 @@ def doctor(
     # A source's own sets have files, too (vqa2_released).
     own = [f"set={name}"] if name in options("set") and not any(o.startswith("set=") for o in overrides) else []
     run = decode(DataPrepRun, composed("data_prep", [f"source={name}", *own, *overrides]), "data_prep")
-    found = diagnose(run, build("source", run.source, "source"))
+    found = diagnose(run, build("source", run.source, "source"), progress=True)
     for file in found.missing:
         out.print(f"missing: {file}", markup=False, soft_wrap=True)
     for file, reason in found.broken:

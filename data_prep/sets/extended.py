@@ -39,22 +39,27 @@ class Extended:
     wrapper: str | None
     quotas: tuple[Quota, ...]
 
-    def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction | Excluded]:
-        """The rows in the order of the file; what is not used is Excluded. Holds the clips' names, not the rows."""
+    def inputs(self) -> list[Path]:
+        """The file of rows; DataError where none is named."""
         if self.file is None:
             raise DataError("sets.understanding.file: required, the rows that `python -m data_prep extend` wrote")
+        return [Path(self.file)]
+
+    def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction | Excluded]:
+        """The rows in the order of the file; what is not used is Excluded. Holds the clips' names, not the rows."""
+        (path,) = self.inputs()
         known = {clip.id: (clip.path, clip.split) for clip in clips}
-        drawn = self._drawn(known, seed)
-        for item in self._items(known):
+        drawn = self._drawn(path, known, seed)
+        for item in self._items(path, known):
             if isinstance(item, Instruction) and key_of(item.id) not in drawn:
                 reason = f"not drawn: {len(drawn)} rows fill the quotas"
-                item = Excluded(source="extended", where=str(self.file), id=item.id, reason=reason)
+                item = Excluded(source="extended", where=path.name, id=item.id, reason=reason)
             yield item
 
-    def _drawn(self, known: dict[str, tuple[str, str]], seed: int) -> set[int]:
+    def _drawn(self, path: Path, known: dict[str, tuple[str, str]], seed: int) -> set[int]:
         """Keys of the rows that are used."""
         keys: dict[str, list[int]] = {}
-        for item in self._items(known):
+        for item in self._items(path, known):
             if isinstance(item, Instruction):
                 keys.setdefault(item.clip_id.partition("/")[0], []).append(key_of(item.id))
         if not self.quotas:
@@ -64,16 +69,16 @@ class Extended:
             pool = np.array([key for name in quota.sources for key in keys.get(name, [])], np.uint64)
             if len(pool) < quota.rows:
                 raise DataError(
-                    f"{self.file}: {quota.rows} rows about {', '.join(quota.sources)} wanted, {len(pool)} usable; "
+                    f"{path}: {quota.rows} rows about {', '.join(quota.sources)} wanted, {len(pool)} usable; "
                     "write more questions per depiction (extend.counts) or set sets.understanding.quotas"
                 )
             out |= set(pool[ranked(pool, seed)[: quota.rows]].tolist())
         return out
 
-    def _items(self, known: dict[str, tuple[str, str]]) -> Iterator[Instruction | Excluded]:
+    def _items(self, path: Path, known: dict[str, tuple[str, str]]) -> Iterator[Instruction | Excluded]:
         """Every line of the file, as a row of its clip's split or as what is wrong with it."""
         seen: set[int] = set()
-        for item in json_items(Path(str(self.file)), None):
+        for item in json_items(path, None):
             if isinstance(item, Bad):
                 yield Excluded(source="extended", where=item.where, id="", reason=item.reason)
                 continue

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from small import SMALL_DATA
 from data_prep._contents import catalog, picture
 from data_prep._degrade import NAMES, SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
+from data_prep._media import probe
 from data_prep._output import set_files
 from data_prep._pseudo_mos import vmaf, with_stalls
 from data_prep._scene import draw_scene, render
@@ -150,6 +152,14 @@ def test_the_manifest_tells_counts_hashes_seed_and_exclusions(data_root):
     assert manifest["excluded"] == []
     files = {name for split in ("train", "test") for name in set_files("scoring_ugc", split)}
     assert set(manifest["sha256"]) == files == {f for f in files if (data_root / f).is_file()}
+
+
+def test_the_media_index_tells_of_every_file_what_opening_it_would(data_root):
+    entries = json.loads((data_root / "media" / "index.json").read_text()).values()
+    assert {entry["codec"] for entry in entries} == {"h264", "hevc", "png"}
+    for entry in entries:
+        found = probe(data_root / entry["clip"]["path"], entry["clip"]["kind"])
+        assert {name: entry[name] for name in asdict(found)} == asdict(found)
 
 
 FEW = ["source.recipe.stills=[0,0]", "source.recipe.spatial_videos=[1,1]", "source.recipe.temporal_videos=[1,1]"]

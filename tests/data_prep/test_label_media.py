@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import shutil
+import wave
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from labels_form import write_form
+from media import write_clip
 from PIL import Image
 from rich.console import Console
 
@@ -16,12 +20,15 @@ from data_prep._encode import read_frames, write_video
 from data_prep._media import MediaIndex, Workers, probe
 from data_prep._render import held, render
 from data_prep.check import CheckRun, check
+from data_prep.doctor import problem
 from data_prep.run import DataPrepRun, prepare
+from data_prep.sources.labelled import reason_class
 from vqa2.core.config import decode
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.records import Clip
 from vqa2.launch import composed
 
+CLIPS = Path(__file__).parents[3] / "shared" / "data" / "clips"
 TAKE = {"count": None, "distortion": "none", "names": [], "cuts": 0, "without": []}
 PLAN = {
     "distortion_spatial": {
@@ -195,7 +202,7 @@ def test_files_that_cannot_be_used_are_listed_and_the_rest_is_used(published, tm
     assert [r["media"] for r in lines(root / "scoring_ugc.train.jsonl")] == ["LSVQ/yfcc-batch1/2.mp4"]
     left = {x["id"]: x["reason"] for x in lines(root / "scoring_ugc.excluded.jsonl")}
     assert left["yfcc-batch1/0.mp4"] == "unreadable file: empty"
-    assert left["yfcc-batch1/1.mp4"].startswith("unreadable file: ")
+    assert left["yfcc-batch1/1.mp4"] == "unreadable file: Invalid data found when processing input"
     assert left["yfcc-batch1/9.mp4"] == "missing file"
     assert left["../../../etc/passwd"].startswith("missing file: LSVQ/../../../etc/passwd: leaves the data root")
     counted = json.loads((root / "scoring_ugc.manifest.json").read_text())
@@ -206,19 +213,82 @@ def test_files_that_cannot_be_used_are_listed_and_the_rest_is_used(published, tm
     assert [r["mos"] for r in lines(root / "scoring_ugc.train.jsonl")] == pytest.approx([0.0, 100 * 40 / 70])
 
 
-def test_a_download_that_broke_off_is_no_clip(tmp_path):
-    for name, options in (("end.mp4", {}), ("front.mp4", {"movflags": "faststart"}), ("m.mkv", {}), ("a.avi", {})):
-        path = tmp_path / name
-        with av.open(str(path), "w", options=options) as container:
-            stream = container.add_stream("libx264", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for frame in moving(0, 60):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        assert probe(path, "video").frames == 60
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(MediaError, match="cut-off file|unreadable file"):
+CUT = {
+    "front.mp4": r"cut-off file: \d+ of 60 frames",
+    "front.mov": r"cut-off file: \d+ of 60 frames",
+    "end.mp4": "unreadable file: Invalid data found when processing input",
+    "m.mkv": r"cut-off file: ends at \d\.\d\d of 6\.00 s",
+    "a.avi": r"cut-off file: ends at \d\.\d\d of 6\.00 s",
+}
+"""What is said of a file without its last part; `front` has its index before its frames."""
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_download_that_broke_off_is_no_clip(name, tmp_path):
+    path = tmp_path / name
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    write_clip(path, noise, 10, "libx264", "yuv420p", faststart=name.startswith("front"), bf="3")
+    assert probe(path, "video").frames == 60
+    assert problem(path, "video") == ""
+    whole = path.read_bytes()
+    for share in (0.9, 0.5):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(MediaError) as caught:
             probe(path, "video")
+        assert re.fullmatch(CUT[name], caught.value.reason)
+        assert reason_class(caught.value.reason) == CUT[name].partition(":")[0]
+        assert problem(path, "video") == caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("gone.mp4", "video", "missing file"),
+        ("empty.mp4", "video", "unreadable file: empty"),
+        ("page.mp4", "video", "unreadable file: Invalid data found when processing input"),
+        ("page.png", "image", "unreadable file: no picture"),
+        ("half.png", "image", "unreadable file: image file is truncated"),
+        ("sound.wav", "video", "unreadable file: no video stream"),
+        ("raw.yuv", "video", "unreadable file: raw YUV tells neither size nor frame rate; encode it"),
+    ],
+)
+def test_what_is_no_clip_says_why_and_not_where_the_root_lies(name, kind, reason, tmp_path):
+    path = tmp_path / name
+    if name == "half.png":
+        Image.fromarray(picture(0)).save(path)
+        path.write_bytes(path.read_bytes()[:-60])
+    elif name == "sound.wav":
+        with wave.open(str(path), "wb") as out:
+            out.setparams((1, 2, 8000, 0, "NONE", ""))
+            out.writeframes(bytes(1600))
+    elif name != "gone.mp4":
+        path.write_bytes(b"" if name == "empty.mp4" else b"<html>404</html>" * 30)
+    with pytest.raises(MediaError) as caught:
+        probe(path, kind)
+    assert caught.value.reason == reason
+    assert problem(path, kind) == reason
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")
+def test_real_clips_are_whole_and_their_beginnings_are_not(tmp_path):
+    """Of any frame rate, with B-frames, sound, HDR and uneven times; then without the last tenth of the frames."""
+    paths = sorted(p for p in CLIPS.iterdir() if p.suffix in (".mp4", ".mkv", ".mov"))
+    assert len(paths) == 17
+    assert {p.name: problem(p, "video") for p in paths} == dict.fromkeys((p.name for p in paths), "")
+    for name in ("bikes_cuts", "konvid_2999049224", "london_roof_360p"):
+        cut = tmp_path / f"{name}.mp4"
+        with (
+            av.open(str(CLIPS / f"{name}.mp4")) as source,
+            av.open(str(cut), "w", options={"movflags": "faststart"}) as out,
+        ):
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(source.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+        assert problem(cut, "video") == ""
+        cut.write_bytes(cut.read_bytes()[: int(0.9 * cut.stat().st_size)])
+        assert re.fullmatch(r"cut-off file: \d+ of \d+ frames", problem(cut, "video"))
 
 
 def _dies(path: str) -> str:
@@ -270,9 +340,55 @@ def test_check_finds_every_kind_of_change(whole, tmp_path):
     found = checked(root)
     assert len(found) == 5
     for said in ("scoring_ugc.train.jsonl: 2 rows, 3 recorded", "scoring_ugc.train.jsonl: a file of the set, changed",
-                 "2.mp4: a media file, missing", "test_labels.txt: a label file, changed",
+                 "2.mp4: a media file, missing", "test_labels.txt: an input file, changed",
                  f"{still.name}: a media file, changed"):  # fmt: skip
         assert any(line.endswith(said) for line in found), said
+
+
+@pytest.mark.parametrize("source", ["vqa2_released", "lsvq_train"])
+def test_check_sees_a_changed_file_that_a_set_was_made_of(source, tmp_path):
+    """The released instructions, and the rows that `extend` wrote, here beside a root that is a link."""
+    (tmp_path / "real").mkdir()
+    root, file = tmp_path / "root", tmp_path / "rows.jsonl"
+    root.symlink_to(tmp_path / "real")
+    turns = [{"user": "<video>\nIs it sharp?", "assistant": "Yes"}]
+    sets = {"understanding": {"name": "extended", "file": str(file), "quotas": []}}
+    if source == "vqa2_released":
+        file = root / "one.json"
+        sets = {"understanding": {"name": "released", "files": ["one.json"], "folder": str(root), "task": "x",
+                                  "folders": {}}}  # fmt: skip
+        said = [{"from": "human", "value": "<image> Sharp?"}, {"from": "gpt", "value": "Yes"}]
+        file.write_text(json.dumps([{"image": "a/1.mp4", "conversations": said}]))
+    else:
+        write_form(root, source)
+        clip = {"clip_id": "lsvq_train/backup/7.mp4", "media": "LSVQ/backup/7.mp4", "kind": "video"}
+        file.write_text(json.dumps({"id": "a", **clip, "task": "binary", "turns": turns}) + "\n")
+    chosen = composed("data_prep", [f"source={source}"])["source"]
+    run = {"source": chosen, "sets": sets, "root": None, "out": str(root), "media": "skip", "seed": 0, "workers": 1}
+    prepare(decode(DataPrepRun, run, "data_prep"), progress=False)
+    check(CheckRun(out=str(root), root=None, workers=1), Console(quiet=True))
+    file.write_text(file.read_text() + " ")
+    (line,) = checked(root)
+    assert line.endswith(f"{file.name}: an input file, changed")
+
+
+def test_a_clip_of_another_length_than_its_streaming_log_is_left_out(tmp_path):
+    """LIVE-NFLX-II's made-up rows tell 300 frames at 30 a second."""
+    write_form(tmp_path, "live_nflx_2")
+    folder = tmp_path / "LIVE-NFLX-II" / "assets_mp4_individual"
+    folder.mkdir()
+    for k, frames in enumerate((300, 299, 270, 269, 331)):
+        write_video(folder / f"Air{k}_Buffer_Trace_{k}.mp4", np.zeros((frames, 16, 16, 3), np.uint8), 30, "x264", 40)
+    options = [f"out={tmp_path}", "source=live_nflx_2", "set=scoring_streaming", "workers=1"]
+    prepare(decode(DataPrepRun, composed("data_prep", options), "data_prep"), progress=False)
+    manifest = json.loads((tmp_path / "scoring_streaming.manifest.json").read_text())
+    assert manifest["timelines"] == {"exact": 1, "off by up to a second": 2}
+    assert manifest["excluded"] == {"live_nflx_2: other length": 2}
+    assert manifest["rows"] == {"train": 2 * 3}
+    assert {(x["id"], x["reason"]) for x in lines(tmp_path / "scoring_streaming.excluded.jsonl")} == {
+        (f"live_nflx_2/Air{k}_Buffer_Trace_{k}.mp4", f"other length: {n} frames, 300 in its label file")
+        for k, n in ((3, 269), (4, 331))
+    }
 
 
 def test_check_knows_embedded_roots_and_refuses_others(data_root, tmp_path):

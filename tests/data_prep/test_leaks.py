@@ -3,10 +3,13 @@
 import io
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
 from labels_form import write_form
 from media import write_clip
 from PIL import Image
@@ -21,7 +24,8 @@ from vqa2.core.errors import DataError, MediaError
 from vqa2.launch import composed
 from vqa2.train.data import DataSpec, ensure_data
 
-LABELS = Path(__file__).parents[3] / "shared" / "data" / "labels"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+LABELS, CLIPS = SHARED / "labels", SHARED / "clips"
 
 
 def run_of(tmp_path: Path, a, b, *overrides: str) -> LeaksRun:
@@ -150,6 +154,33 @@ def test_contents_are_found_under_other_names_after_transcode_trim_resize_and_an
     assert report_of(tmp_path, clips / "a", clips / "b") == report, "the cached signatures give the same"
 
 
+MIDDLE = "trim=start={0}:end={1},setpts=PTS-STARTPTS"
+COPIES = {
+    "small": ("scale=320:-2", ["libx264", "-crf", "40"]),
+    "middle": (f"{MIDDLE},scale=480:-2", ["libx264"]),
+    "both": (f"{MIDDLE},scale=320:-2,fps=10", ["libx265", "-crf", "40", "-x265-params", "log-level=none"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs ../shared/data/clips")
+def test_altered_copies_of_real_clips_are_found_and_nothing_else(tmp_path):
+    (tmp_path / "copies").mkdir()
+    names = sorted(p.name for p in CLIPS.iterdir() if p.suffix in (".mp4", ".mkv", ".mov"))
+    assert len(names) == 17
+    for name in names:
+        with av.open(str(CLIPS / name)) as container:
+            seconds = container.duration / av.time_base
+        for how, (graph, codec) in COPIES.items():
+            shown = graph.format(0.2 * seconds, 0.8 * seconds)
+            subprocess.run([get_ffmpeg_exe(), "-v", "error", "-i", CLIPS / name, "-an", "-vf", shown, "-preset",
+                            "ultrafast", "-pix_fmt", "yuv420p", "-c:v", *codec,
+                            tmp_path / "copies" / f"{Path(name).stem}-{how}.mp4"], check=True)  # fmt: skip
+    report = report_of(tmp_path, CLIPS, tmp_path / "copies")
+    pairs = {(Path(f["a"]).stem, f["b"]) for f in report["found"] if f["how"] == "video"}
+    assert pairs == {(Path(name).stem, f"{Path(name).stem}-{how}.mp4") for name in names for how in COPIES}
+
+
 def test_a_list_with_a_root_counts_missing_files_and_off_turns_pictures_off(tmp_path, clips):
     (tmp_path / "a.txt").write_text("0.mp4\nlost.mp4\n")
     both = tmp_path / "a.txt", clips / "b"
@@ -182,8 +213,9 @@ def test_what_has_no_structure_or_cannot_be_read_gets_no_signature(tmp_path, rul
     with pytest.raises(MediaError, match="no frame has enough structure"):
         signature(tmp_path / "flat.mkv", rules.video.fps, rules.video.flat)
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(MediaError, match="not readable"):
+    with pytest.raises(MediaError) as caught:
         signature(tmp_path / "text.mp4", rules.video.fps, rules.video.flat)
+    assert caught.value.reason == "unreadable file: Invalid data found when processing input"
 
 
 @pytest.fixture
