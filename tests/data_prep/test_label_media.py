@@ -355,8 +355,8 @@ def test_check_sees_a_changed_file_that_a_set_was_made_of(source, tmp_path):
     sets = {"understanding": {"name": "extended", "file": str(file), "quotas": []}}
     if source == "vqa2_released":
         file = root / "one.json"
-        sets = {"understanding": {"name": "released", "files": ["one.json"], "folder": str(root), "task": "x",
-                                  "folders": {}}}  # fmt: skip
+        sets = {"understanding": {"name": "released", "files": {"one.json": 1}, "folder": str(root), "task": "x",
+                                  "folders": {}, "license": "x", "obtain": "x", "disk_gb": 1.0}}  # fmt: skip
         said = [{"from": "human", "value": "<image> Sharp?"}, {"from": "gpt", "value": "Yes"}]
         file.write_text(json.dumps([{"image": "a/1.mp4", "conversations": said}]))
     else:
