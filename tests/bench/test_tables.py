@@ -41,7 +41,7 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
         "## Not run: UGC-scorer\n\nMissing here: checkpoints/start, data/vqa2/distortion_spatial.train.jsonl, "
         "data/vqa2/scoring_ugc.train.jsonl. First:\n\n```bash\n"
         "vqa2 convert llava-hf/llava-onevision-qwen2-7b-ov-chat-hf checkpoints/start --slowfast SLOWFAST_8x8_R50.pyth\n"
-        "python -m data_prep source=vqa2 set=vqa2 root=data/vqa2\n"
+        "python -m data_prep source=vqa2_leakfree set=vqa2 out=data/vqa2\n"
         "torchrun --nproc_per_node 8 train.py stage=distortion preset=paper stage.init_from=checkpoints/start "
         f"out={tmp_path}\n"
         f"torchrun --nproc_per_node 8 train.py stage=scoring preset=paper out={tmp_path}\n```\n"
