@@ -77,10 +77,11 @@ format: setup ## ruff: mend format and imports
 parity: setup ## differences from the official code, stage by stage (whole with ../shared/data/reference)
 	$(RUN) tests/model/reference.py
 
-bench: setup ## timing comparisons, each a ratio of two sides in one run
+bench: setup ## timing comparisons, each a ratio of two sides in one run (the last one on the model of make demo)
 	$(RUN) benchmarks/decode.py
 	$(RUN) benchmarks/motion.py
 	$(RUN) benchmarks/train_step.py
+	$(RUN) benchmarks/eval.py
 
 clean: ## remove runs, data and caches (not the virtual environment)
 	rm -rf runs data outputs wandb .pytest_cache .ruff_cache

@@ -35,7 +35,7 @@ SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm"}
 def labels(folder: Path, clips: int) -> None:
     path = folder / "LSVQ" / "LSVQ_train_labels.txt"
     path.parent.mkdir(parents=True)
-    mos = np.random.default_rng(0).uniform(5, 95, clips)
+    mos = np.random.default_rng(0).uniform(5, 90, clips)
     path.write_text("".join(f"batch{k % 50}/{k}.mp4, -1, -1, {m:.6f}\n" for k, m in enumerate(mos)), encoding="utf-8")
 
 

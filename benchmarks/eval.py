@@ -28,7 +28,7 @@ from vqa2.core.config import decode
 from vqa2.core.records import Answer, Query
 from vqa2.data.ahead import Ahead, Reader
 from vqa2.data.video import VideoSpec, probe
-from vqa2.launch import composed, guarded, pop
+from vqa2.launch import composed, guarded, pop, pop_count
 from vqa2.model.predict import Inference, ModelPredictor
 from vqa2.predictors.reasoning import ReasoningPredictor
 
@@ -123,7 +123,7 @@ def main(overrides: list[str]) -> None:
     run = Path(pop(overrides, "run") or "runs/tiny/grpo")
     media = Path(pop(overrides, "media") or "data/synthetic/media/test")
     count, rounds, size, workers, most = (
-        int(pop(overrides, key) or default)
+        pop_count(overrides, key, default)
         for key, default in (("clips", 120), ("rounds", 5), ("batch", 8), ("workers", 1), ("max_frames", 2000))
     )
     values = composed("eval", ["predictor=reasoning"])["predictor"]

@@ -81,6 +81,17 @@ FORMS: dict[str, dict[str, str]] = {
             for k, (t, m) in enumerate(zip(("01", "04", "10", "21", "25"), ACR), 1)
         )
     },
+    "tid2013": {"TID2013/mos_with_names.txt": "".join(f"{m} I0{k}_01_{k}.bmp\n" for k, m in enumerate(ACR, 1))},
+    "bid": {
+        "BID/DatabaseGrades.csv": table(
+            "Image Number,Average Subjective Grade,std", *(f"{k},{m},0.5" for k, m in enumerate(ACR, 1))
+        )
+    },
+    "agiqa_3k": {
+        "AGIQA-3K/data.csv": table(
+            "name,prompt,mos_quality,mos_align", *(f'a_{k}.jpg,"a cat, red",{m},1.0' for k, m in enumerate(ACR))
+        )
+    },
     "live_qualcomm": {
         "LIVE-Qualcomm/mp4labels.txt": fast(
             *(
@@ -195,6 +206,9 @@ FORMS: dict[str, dict[str, str]] = {
 FIRST: dict[str, tuple[str, str, str]] = {
     "koniq_10k": ("1.jpg", "KonIQ-10k/1024x768/1.jpg", "KonIQ-10k/1"),
     "kadid_10k": ("images/I01_01_01.png", "KADID-10k/images/I01_01_01.png", "KADID-10k/I01"),
+    "tid2013": ("I01_01_1.bmp", "TID2013/distorted_images/I01_01_1.bmp", "TID2013/I01"),
+    "bid": ("1", "BID/DatabaseImage0001.JPG", "BID/1"),
+    "agiqa_3k": ("a_0.jpg", "AGIQA-3K/images/a_0.jpg", "AGIQA-3K/a_0"),
     "live_qualcomm": ("Focus/100_Scene_Phone_V0.mp4", "LIVE-Qualcomm/Focus/100_Scene_Phone_V0.mp4",
                       "LIVE-Qualcomm/100_Scene_Phone_V0"),
     **dict.fromkeys(
@@ -241,7 +255,7 @@ RAW: dict[str, tuple[float, ...]] = {
     "vqathinker_lsvq_train": tuple(m / 20 for m in MOS),
     "vqathinker_konvid_1k": (25.0, 30.0, 50.0, 60.0, 90.0),
     **dict.fromkeys(("kadid_10k", "konvid_1k", "youtube_ugc_1380", "youtube_ugc_1147", "youtube_ugc_1020", "cgvds",
-                     "maxwell", "divide_maxwell", "vqathinker_cgvds"), ACR),
+                     "maxwell", "divide_maxwell", "vqathinker_cgvds", "tid2013", "bid", "agiqa_3k"), ACR),
 }  # fmt: skip
 """Source -> opinions of its five rows, where they are not MOS."""
 

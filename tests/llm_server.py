@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 @dataclass
 class Act:
     """What one call gets: a chat completion with `text`, or `status` and `body` as they are, after `delay_s`; `top`:
-    log-probabilities of first tokens."""
+    log-probabilities of first tokens; `model`: who it says answered, empty for the one that was asked."""
 
     text: str = ""
     status: int = 200
@@ -23,6 +23,7 @@ class Act:
     delay_s: float = 0.0
     finish: str = "stop"
     top: dict[str, float] | None = None
+    model: str = ""
 
 
 @dataclass
@@ -94,7 +95,7 @@ def completion(act: Act, request: dict) -> dict:
     tokens = [{"token": t, "logprob": p, "bytes": None} for t, p in (act.top or {}).items()]
     told = {"content": [{"token": "x", "logprob": 0.0, "bytes": None, "top_logprobs": tokens}]} if tokens else None
     return {
-        "id": "x", "object": "chat.completion", "created": 0, "model": request["model"],
+        "id": "x", "object": "chat.completion", "created": 0, "model": act.model or request["model"],
         "choices": [{"index": 0, "finish_reason": act.finish, "message": message, "logprobs": told}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     }  # fmt: skip

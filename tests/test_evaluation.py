@@ -1,8 +1,10 @@
 """An evaluation as a whole: killed for real and continued, clips partly missing, another predictor in the same folder,
 tested against saved answers."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,11 +98,49 @@ def test_another_predictor_in_the_same_run_sets_the_old_answers_aside(settings):
     assert [p.name for p in path.parent.glob("*.stale")] != []
 
 
+def test_page_and_table_hold_what_earlier_evaluations_of_the_run_left(settings, data_root, tmp_path):
+    other = ["benchmark=synthetic-streaming", f"benchmarks.synthetic-streaming.root={data_root}"]
+    words = [f"runs={tmp_path / 'o'}", "worst=0", "predictor=constant"]
+    evaluate(decode(EvalRun, composed("eval", [*other, *words]), "eval"), pytest.fail)
+    report, path = evaluated(settings("o", "predictor=random"))
+    home = path.parents[2]
+    text, page = (home / "eval" / "report.md").read_text(), (home / "report.html").read_text()
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == ["synthetic: random", "synthetic-streaming: constant"]
+    assert re.search(r"^- synthetic: random.*; items \w{12}; scoring_ugc.test.jsonl \w{12}$", text, re.M)
+    assert "Of earlier evaluations of this run, without figures and answers here: synthetic-streaming." in page
+    assert "Embedded data (synthetic, synthetic-streaming): photographs" in page
+    (home / "eval" / "synthetic-streaming" / "report.json").write_text("{")
+    with pytest.raises(DataError, match=r"synthetic-streaming/report\.json: no report"):
+        evaluated(settings("o", "predictor=random"))
+
+
+def test_real_clips_are_not_called_embedded(settings, data_root, tmp_path):
+    """The same rows in a folder whose files no manifest of the embedded data lists."""
+    root = tmp_path / "real"
+    root.mkdir()
+    for name in ("scoring_ugc.test.jsonl", "media"):
+        (root / name).symlink_to(data_root / name)
+    _, path = evaluated(settings("o", "predictor=constant", f"benchmarks.synthetic.root={root}"))
+    assert "Embedded data" not in (path.parents[2] / "report.html").read_text()
+
+
+def test_all_that_is_missing_is_named_before_anything_is_asked(tmp_path, data_root):
+    words = ["benchmark=[synthetic,konvid-1k,cvd2014]", f"benchmarks.synthetic.root={data_root}", f"runs={tmp_path}",
+             "predictor=constant"]  # fmt: skip
+    with pytest.raises(DataError, match=r"data/konvid-1k/\S+: no such file; get it with .*; data/cvd2014/\S+: no such"):
+        evaluate(decode(EvalRun, composed("eval", words), "eval"), pytest.fail)
+    assert not (tmp_path / "tiny" / "eval").exists()
+
+
 def test_answers_are_tested_against_saved_ones(settings, tmp_path):
     _, path = evaluated(settings("a", *TOOL))
     same, _ = evaluated(settings("b", *TOOL, f"against={path}"))
     other, _ = evaluated(settings("c", "predictor=random", f"against={path}"))
-    assert {m.value for m in same.groups[f"difference to {path}"]} == {0.0}
+    differences = same.groups[f"difference to {path}"]
+    assert {m.value for m in differences if not m.note.startswith("undefined")} == {0.0}
+    assert differences[0].value is not None
+    told = {"answers": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert same.provenance["against"] == told
     srcc = next(m for m in other.groups[f"difference to {path}"] if m.name == "SRCC")
     assert srcc.lo <= srcc.value <= srcc.hi
     assert "p =" in srcc.note

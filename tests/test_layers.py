@@ -37,8 +37,9 @@ OURS = {
     },
     # vqa2.bench is torch-free: a Trainer callback asks benchmarks of the model in training.
     # vqa2.experts: the learned router is trained on what they say.
+    # The model in training may be asked to rate in words.
     "vqa2/train": {f"vqa2.{part}" for part in ("bench", "core", "data", "experts", "model", "rewards", "train")}
-    | {"data_prep.run", "data_prep.overlap"},
+    | {"data_prep.run", "data_prep.overlap", "vqa2.predictors.reasoning"},
     # Of the agent, what it asks models and how they reply: training rows are made of it.
     "data_prep": {"vqa2.core", "data_prep"}
     | {f"vqa2.agents.{part}" for part in ("roles", "schemas", "evidence", "_names", "_tasks")},

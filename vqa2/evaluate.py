@@ -4,7 +4,7 @@ An entry-point module: the only place where benchmarks, predictors and training 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -20,25 +20,27 @@ from vqa2.bench._answers import ANSWERS, read_answers
 from vqa2.bench._items import Benchmark
 from vqa2.bench._judge import Judge
 from vqa2.bench._matrix import read_rows
+from vqa2.bench._origin import embedded
 from vqa2.bench._paper import difference_group
 from vqa2.bench._report import write_html
-from vqa2.bench._runner import ALONE, REPORT, Shard, write_report
+from vqa2.bench._runner import ALONE, REPORT, Shard, read_report, write_report
 from vqa2.bench._runner import run as run_benchmark
 from vqa2.bench._samples import draw, worst
 from vqa2.bench._summary import Point, RunSummary, Sample, Stage
 from vqa2.bench._table import table, write_markdown
 from vqa2.bench._wandb import log_tables
 from vqa2.core.config import build, spec
-from vqa2.core.errors import ConfigError
+from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.progress import bars
 from vqa2.core.records import Answer, Report
 from vqa2.core.run import DONE, environment, rank, wandb_mode, world_size
 from vqa2.predictors.saved import SavedPredictor
 
 DATA_NOTE = (
-    "Embedded data: photographs and textures in motion, degraded at known strength. Scores are compared with "
-    "pseudo_mos (VMAF or the known strength, docs/data.md), a stand-in that is not a mean opinion score."
+    "photographs and textures in motion, degraded at known strength. Scores are compared with pseudo_mos (VMAF or the "
+    "known strength, docs/data.md), a stand-in that is not a mean opinion score."
 )
+"""What the embedded data are."""
 
 
 @spec
@@ -93,15 +95,19 @@ class _Page:
 
 def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
     """Runs every benchmark, prints the table, writes `<runs>/<run>/eval/` and the page `report.html`; started by
-    torchrun, the processes share the items and the first one reports (the others return nothing).
+    torchrun, the processes share the items and the first one reports (the others return nothing). Table and page also
+    have the reports that earlier evaluations of this run left, each with who answered.
 
     `ensure(stage)` trains a stage of the run that is missing, or raises.
     """
     home, page, shard = Path(made.runs) / made.run, _Page(), _shard()
     against = None if made.against is None else SavedPredictor(Path(made.against))
-    for key, values in made.benchmarks.items():
-        benchmark = build("benchmark", values, f"benchmarks.{key}")
-        predictor = build("predictor", _resolved(made, key, home, ensure), "predictor").open()
+    benchmarks = {key: build("benchmark", values, f"benchmarks.{key}") for key, values in made.benchmarks.items()}
+    predictors = {key: _resolved(made, key, home, ensure) for key in benchmarks}
+    _check(benchmarks)
+    earlier = _reports(home, leave_out=benchmarks)
+    for key, benchmark in benchmarks.items():
+        predictor = build("predictor", predictors[key], "predictor").open()
         out = home / "eval" / key
         report = _run(benchmark, predictor, out, key, shard)
         if report is None:
@@ -113,18 +119,39 @@ def evaluate(made: EvalRun, ensure: Callable[[str], None]) -> list[Report]:
         page.reports.append(report)
         _collect(page, benchmark, report, answers, made)
     if page.reports:
-        _publish(made, home, page)
+        _publish(made, home, page, earlier)
     return page.reports
 
 
-def _publish(made: EvalRun, home: Path, page: _Page) -> None:
+def _check(benchmarks: Mapping[str, Benchmark]) -> None:
+    """DataError that names whatever any of the benchmarks lacks, before the first is asked."""
+    problems = []
+    for benchmark in benchmarks.values():
+        try:
+            benchmark.items()
+        except DataError as err:
+            problems.append(str(err))
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+def _reports(home: Path, leave_out: Container[str] = ()) -> list[Report]:
+    """What evaluations of a run have left, by benchmark."""
+    paths = sorted((home / "eval").glob(f"*/{REPORT}"))
+    return [read_report(path) for path in paths if path.parent.name not in leave_out]
+
+
+def _publish(made: EvalRun, home: Path, page: _Page, earlier: list[Report]) -> None:
     """The table on the terminal and in Markdown, the page, and a wandb run where that is on."""
     # Into a file or a pipe the table keeps its columns; a terminal has its own width.
     console = Console() if Console().is_terminal else Console(width=160)
     console.print(table(page.reports))
-    write_markdown(home / "eval" / "report.md", page.reports)
+    reports = [*page.reports, *earlier]
+    write_markdown(home / "eval" / "report.md", reports)
+    own = [r.benchmark for r in reports if embedded(r)]
     summary = RunSummary(
-        data_note=DATA_NOTE,
+        data_note=f"Embedded data ({', '.join(own)}): {DATA_NOTE}" if own else "",
+        earlier=[r.benchmark for r in earlier],
         stages=_stages(home),
         points=page.points,
         samples=page.samples,
@@ -135,7 +162,7 @@ def _publish(made: EvalRun, home: Path, page: _Page) -> None:
         environment=environment(made.seed),
         config=yaml.safe_dump(json.loads(TypeAdapter(EvalRun).dump_json(made)), sort_keys=False),
     )
-    write_html(home / "report.html", f"vqa2: {made.run}", page.reports, summary)
+    write_html(home / "report.html", f"vqa2: {made.run}", reports, summary)
     if made.log.wandb != "disabled":
         wandb_mode(made.log.wandb)
         log_tables(made.log.project, f"{made.run}-eval", page.reports, page.worst, home)
@@ -176,7 +203,9 @@ def _compared(report: Report, benchmark: Benchmark, answers: dict[str, Answer], 
     items = benchmark.items()
     others = [(saved.score if i.mode == "score" else saved.answer)([i.query])[0] for i in items]
     made = benchmark.compare(items, [answers[i.query.id] for i in items], others)
-    return replace(report, groups={**report.groups, difference_group(saved.name): made})
+    against = {"against": saved.provenance}
+    return replace(report, groups={**report.groups, difference_group(saved.name): made},
+                   provenance=report.provenance | against)  # fmt: skip
 
 
 def _collect(page: _Page, benchmark, report: Report, answers: dict[str, Answer], made: EvalRun) -> None:
@@ -207,9 +236,5 @@ def _stages(home: Path) -> list[Stage]:
 
 def _ablation(made: EvalRun) -> dict[str, list[Report]]:
     """Reports of the runs named in `ablation` that have been evaluated."""
-    adapter, found = TypeAdapter(Report), {}
-    for name in made.ablation:
-        paths = sorted((Path(made.runs) / name / "eval").glob(f"*/{REPORT}"))
-        if paths:
-            found[name] = [adapter.validate_json(p.read_text()) for p in paths]
-    return found
+    found = {name: _reports(Path(made.runs) / name) for name in made.ablation}
+    return {name: reports for name, reports in found.items() if reports}

@@ -159,6 +159,14 @@ def pop(overrides: list[str], key: str) -> str | None:
     return None
 
 
+def pop_count(overrides: list[str], key: str, default: int) -> int:
+    """`pop` of a whole number from 1 on. ConfigError for anything else."""
+    value = pop(overrides, key)
+    if value is not None and not re.fullmatch("[1-9][0-9]*", value):
+        raise ConfigError(f"{key}={value}: a whole number from 1 on is needed")
+    return default if value is None else int(value)
+
+
 def usage(config: str, doc: str) -> str:
     """The text of `--help`: what the entry point says of itself, choices of its groups, settings with their values."""
     lines = [doc, "", "Choices, as group=choice:"]

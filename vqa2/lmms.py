@@ -10,7 +10,7 @@ tokens that a harness could read. The report goes to `<out>/<task>.report.json`,
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import yaml
 from PIL import Image
 
 from vqa2.bench._items import Item
+from vqa2.bench._origin import origin
 from vqa2.bench._runner import write_report
 from vqa2.core.config import build
 from vqa2.core.errors import ConfigError
 from vqa2.core.prompts import with_counts
 from vqa2.core.records import Answer, Report
-from vqa2.core.run import say
-from vqa2.launch import composed, guarded, pop
+from vqa2.core.run import environment, say
+from vqa2.launch import composed, guarded, pop, pop_count
 
 RATE = "Rate the quality of this video from 0 (worst) to 100 (best). Answer with the number only."
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*\.?\s*")
@@ -91,7 +92,9 @@ class Task:
             texts = {r["id"]: r["text"] for r in replies}
             items = self.benchmark.items()
             answers = [answer_of(item, texts.get(item.query.id)) for item in items]
-            self._reports[key] = self.benchmark.report(items, answers, "lmms-eval")
+            session = {"predictor": {"name": "lmms-eval"}, "environment": environment(self.benchmark.seed)}
+            made = origin(self.benchmark, items) | {"sessions": [session]}
+            self._reports[key] = replace(self.benchmark.report(items, answers, "lmms-eval"), provenance=made)
             write_report(self.folder / f"{self.name}.report.json", self._reports[key])
         return self._reports[key]
 
@@ -166,7 +169,7 @@ def _yaml(task: str, out: Path, metrics: Sequence[str], names: Sequence[str], ma
 
 def main(overrides: list[str]) -> None:
     """Exports the benchmarks that `benchmark=` chooses to `out=` (data/lmms)."""
-    out, tokens = Path(pop(overrides, "out") or "data/lmms"), int(pop(overrides, "max_new_tokens") or 1024)
+    out, tokens = Path(pop(overrides, "out") or "data/lmms"), pop_count(overrides, "max_new_tokens", 1024)
     for key, values in composed("eval", overrides)["benchmarks"].items():
         if values.get("prompt") == "vqa2":
             raise ConfigError(f"benchmarks.{key}.prompt: vqa2 speaks of motion features; use official for other models")

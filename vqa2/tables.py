@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from vqa2.bench._paper import Missing, PaperTable, make_cells, origins
+from vqa2.bench._paper import Missing, Model, PaperTable, make_cells, origins
 from vqa2.bench._paper_text import as_csv, latex, markdown, page
 from vqa2.bench._runner import REPORT, read_report
 from vqa2.core.config import build, decode, spec, suggest
@@ -30,11 +31,13 @@ _RUNS, _RUNS_KEY = "runs", {"train.py": "out", "eval.py": "runs"}
 
 @spec
 class TableRun:
-    """`runs`: folder of the run folders; `out`: where the table's four files go, called `name`."""
+    """`runs`: folder of the run folders; `out`: where the table's four files go, called `name`. `models`: for rows to
+    refer to."""
 
     name: str
     runs: str
     out: str
+    models: dict[str, Model]
     table: PaperTable
 
 
@@ -85,15 +88,17 @@ def _placed(made: TableRun) -> TableRun:
         keys = [_RUNS_KEY[word] for word in command.split() if word in _RUNS_KEY]
         return command if made.runs == _RUNS else " ".join([command, *(f"{key}={made.runs}" for key in keys)])
 
-    table = made.table
-    rows = {name: replace(row, commands=tuple(map(placed, row.commands))) for name, row in table.measured.items()}
-    return replace(made, table=replace(table, measured=rows, commands=tuple(map(placed, table.commands))))
+    def within(owner: Any) -> Any:
+        return owner and replace(owner, commands=tuple(map(placed, owner.commands)))
+
+    rows = {name: replace(within(row), model=within(row.model)) for name, row in made.table.measured.items()}
+    return replace(made, table=replace(within(made.table), measured=rows))
 
 
 def _produce(table: PaperTable) -> None:
     """Runs the commands of the table and of every row; each skips or continues what it finds done."""
     benchmarks = {c.benchmark for c in table.columns.values()}
-    commands = [*table.commands, *(c for row in table.measured.values() for c in row.commands)]
+    commands = [c for row in table.measured.values() for c in table.makes(row)]
     for command in dict.fromkeys(c.format(benchmark=b) for c in commands for b in sorted(benchmarks)):
         say(command)
         words = shlex.split(command)

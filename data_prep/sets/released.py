@@ -37,8 +37,8 @@ class Released:
     def stream(self, clips: Iterable[Clip], seed: int) -> Iterator[Instruction | Excluded]:
         """The rows of the files, in order, and what cannot be used; a file with another number of records than it
         should hold is listed, too. `clips` are not asked: the files name their own."""
-        for name, expected in self.files.items():
-            path, found = Path(self.folder) / name, 0
+        for path, expected in zip(self.inputs(), self.files.values(), strict=True):
+            found = 0
             for item in json_items(path, None):
                 found += 1
                 if isinstance(item, Bad):
@@ -47,7 +47,7 @@ class Released:
                 yield self._row(path.stem, *item)
             if found != expected:
                 reason = f"other count: {found} records, {expected} expected"
-                yield Excluded(source="released", where=name, id="", reason=reason)
+                yield Excluded(source="released", where=path.name, id="", reason=reason)
 
     def _row(self, stem: str, where: str, item: Any) -> Instruction | Excluded:
         turns = _turns(item.get("conversations")) if isinstance(item, dict) else "broken row: no record"

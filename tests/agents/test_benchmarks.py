@@ -116,7 +116,7 @@ def test_the_prompt_of_a_generated_clip_travels_from_the_label_file_to_the_row(t
         (tmp_path / name).write_text(text)
     source = build("source", composed("data_prep", ["source=t2vqa_db"])["source"], "source")
     split, found = next(iter(source.rows(tmp_path)))
-    made = row(source.clip(split, found, 0.0, 100.0), "scoring", "", SCORE_QUESTION, "")
+    made = row(source.clip(split, found, 0.0, 100.0, tmp_path), "scoring", "", SCORE_QUESTION, "")
     assert made.tags["prompt"] == 'a cat, "red"'
 
 

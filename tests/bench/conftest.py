@@ -108,7 +108,8 @@ def paper_table():
             "parts": {},
             "unranked": (),
             "commands": (),
-            "measured": {"Mix": Row(run="mix", of=None, minus=None, needs={},
+            "besides": (),
+            "measured": {"Mix": Row(run="mix", of=None, minus=None, model=None,
                                     commands=("python eval.py run=mix benchmark={benchmark}",))},
         }  # fmt: skip
         return PaperTable(**(values | changes))
@@ -124,7 +125,7 @@ def konvid(write_set, make_row, scripted, quiet, tmp_path):
         rows = [make_row(n, SCORE_QUESTION, mos=9.0 * n, split=split) for n in range(count)]
         root = write_set("s.jsonl", rows)
         made = Scoring(label=label, root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                       published_n=10, batch_size=4, bootstrap=50, seed=0)  # fmt: skip
+                       published_n=10, sources=(), batch_size=4, bootstrap=50, seed=0)  # fmt: skip
         order = [0.1, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # one swap of neighbours: SRCC = 1 - 12 / 990
         predictor = scripted({f"c{n}": order[n] for n in range(count)}, broken=broken, short=short)
         return run(made, predictor, tmp_path / "out" / f"{label}-{count}-{split}-{len(broken)}-{len(short)}", quiet)

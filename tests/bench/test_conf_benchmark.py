@@ -13,7 +13,7 @@ from data_prep.sets.benchmark import Benchmark
 from vqa2.bench._runner import run
 from vqa2.core.config import build, names
 from vqa2.core.records import Clip, Distortion
-from vqa2.launch import composed
+from vqa2.launch import composed, options
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("all", "scoring")
@@ -30,6 +30,12 @@ def test_every_yaml_decodes_under_its_own_label(label):
     values = load(label)
     assert build("benchmark", values, f"benchmarks.{label}").label == label
     assert values["name"] in names("benchmark")
+
+
+def test_published_scoring_sets_name_the_sources_that_their_command_reads():
+    for label, values in composed("eval", ["benchmark=scoring"])["benchmarks"].items():
+        assert set(values["sources"]) <= set(options("source")), label
+        assert values["prepare"] is None or f"source={values['sources'][0]} " in values["prepare"], label
 
 
 @pytest.mark.parametrize("name", ["constant"])

@@ -8,7 +8,7 @@ import yaml
 from llm_server import Act, serving
 from sklearn.metrics import cohen_kappa_score
 
-from vqa2.bench._judge import Judge, OpenAnswer, Verdict, agreement, cohen_kappa, grade_all, read_grade
+from vqa2.bench._judge import Judge, OpenAnswer, Verdict, agreement, cohen_kappa, departures, grade_all, read_grade
 from vqa2.bench._runner import run
 from vqa2.bench.qbench_video import QBenchVideo
 from vqa2.core.errors import ConfigError
@@ -170,7 +170,8 @@ def test_the_benchmark_is_graded_by_two_judges_and_again_for_free(judge, scripte
         return Act(f"Score: {min(number, 2) if request['model'] == 'gpt-4o-2024-08-06' else min(number, 1)}")
 
     def made(spec, **changes):
-        values = {"label": "q", "file": str(tmp_path / "q.json"), "video_root": str(tmp_path), "pairs": "exclude",
+        values = {"label": "q", "file": str(tmp_path / "q.json"), "video_root": str(tmp_path), "concerns": None,
+                  "pairs": "exclude",
                   "prompt": "vqa2", "reply": "letter", "judge": spec, "vocabulary": None, "reference_keys": ("answer",),
                   "prepare": None, "published_n": 6, "batch_size": 4, "bootstrap": 20, "seed": 0}  # fmt: skip
         return QBenchVideo(**values | changes)
@@ -196,4 +197,36 @@ def test_the_benchmark_is_graded_by_two_judges_and_again_for_free(judge, scripte
     expected = cohen_kappa_score([0, 1, 2, 2, 2], [0, 1, 1, 1, 1])
     assert (kappa.value, kappa.n) == (pytest.approx(expected), 5)
     assert "judge gpt-4o-2024-08-06: 5 of 30 replies are no grade and in no mean" in report.notes
-    assert report.deviations == ("1 questions not answered or not graded",)
+    assert "judge gpt-4o-2024-08-06: answered by gpt-4o-2024-08-06" in report.notes
+    assert report.deviations == ()
+    assert [*report.limited] == ["1 open questions not answered or not graded"]
+    assert report.objections(["Overall"]) == report.objections(["score by question type", "open_ended"]) != []
+
+
+DATED = "gpt-4o-2024-08-06"
+
+
+@pytest.mark.parametrize(
+    ("changes", "served", "reason"),
+    [
+        ({}, DATED, None),
+        ({"model": "gpt-4o-2024-11-20"}, "gpt-4o-2024-11-20", None),
+        ({"model": "gpt-4o"}, DATED, "judge gpt-4o names no dated model, which changes with time"),
+        ({"model": "gpt-4o-mini"}, "", "judge gpt-4o-mini, published with gpt-4o"),
+        ({"model": "gpt-4o-mini-2024-07-18"}, "", "judge gpt-4o-mini-2024-07-18, published with gpt-4o"),
+        ({}, "gpt-4o-mini-2024-07-18", "judge gpt-4o-mini-2024-07-18, published with gpt-4o"),
+        ({"temperature": 0.7}, DATED, "judge with temperature 0.7, published with the endpoint's default"),
+        ({"temperature": 0.0}, DATED, "judge with temperature 0, so that all rounds are one, published with the "
+                                      "endpoint's default"),
+        ({"top_p": 0.5}, DATED, "judge with top_p 0.5, published with the endpoint's default"),
+        ({"rounds": 3}, DATED, "3 rounds of the judge, published with 5"),
+    ],
+)  # fmt: skip
+def test_only_the_published_judge_counts_as_it(judge, changes, served, reason):
+    with serving(lambda request, n: Act("Score: 2", model=served)) as server:
+        spec = judge(server, **changes)
+        found = grade_all(spec, ANSWERS[:1], "judge")["first"]
+        again = grade_all(spec, ANSWERS[:1], "judge")["first"]
+    assert again == found, "who answered is in the cache"
+    assert found["q0"].models == (served or spec.llms["first"]["model"],)
+    assert departures(spec, [*found.values()]) == ([] if reason is None else [reason])

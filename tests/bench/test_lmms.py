@@ -59,7 +59,8 @@ def ask(folder, task, reply):
 def ratings(write_set, make_row):
     stalled = "<video>\nThe video stalls once."
     rows = [make_row(n, stalled if n == 3 else SCORE_QUESTION, mos=m) for n, m in enumerate([12.0, 30.0, 45.0, 61.0])]
-    fixed = {"where": {}, "without": [], "groups": [], "published_n": None, "batch_size": 2, "bootstrap": 10, "seed": 0}
+    fixed = {"where": {}, "without": [], "groups": [], "published_n": None, "sources": [], "batch_size": 2,
+             "bootstrap": 10, "seed": 0}  # fmt: skip
     root = str(write_set("s.jsonl", rows))
     return {"name": "scoring", "label": "s", "root": root, "file": "s.jsonl", "prepare": None, **fixed}
 
@@ -93,7 +94,7 @@ def test_questions_name_the_frames_and_closed_ones_are_graded(tmp_path, write_js
              "published": "gpt-4o"}  # fmt: skip
     file = str(write_json([record, pair]))
     values = {"name": "qbench_video", "label": "q", "prepare": None, "file": file,
-              "video_root": str(tmp_path), "pairs": "include",
+              "video_root": str(tmp_path), "concerns": None, "pairs": "include",
               "prompt": "official", "reply": "letter", "judge": judge, "vocabulary": None,
               "reference_keys": ["answer"], "published_n": None, "batch_size": 2, "bootstrap": 10,
               "seed": 0}  # fmt: skip

@@ -1,6 +1,7 @@
 """Q-Bench images and AgenticIQA-Eval: both forms, figures by hand, withheld answers, broken records."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,11 @@ AGENTIC = [
 @pytest.fixture
 def made(write_json, tmp_path):
     def make(records, form="llvisionqa", **changes):
-        values = {"prompt": "qbench" if form == "llvisionqa" else "plain", "published_n": None} | changes
+        values = {
+            "prompt": "qbench" if form == "llvisionqa" else "plain",
+            "published_n": None,
+            "released": True,
+        } | changes
         return MultipleChoice(label="m", prepare=None, file=str(write_json(records)), media_root=str(tmp_path),
                               form=form, batch_size=2, bootstrap=200, seed=0, **values)  # fmt: skip
 
@@ -59,7 +64,11 @@ def test_qbench_figures_by_hand(made, scripted, quiet, tmp_path):
     assert {m.name: (m.value, m.n) for m in report.groups["accuracy by concern"]} == {
         "global distortion": (0.5, 2), "global other": (1.0, 1), "local distortion": (0.0, 1)}  # fmt: skip
     assert report.failures == (("00002-b.jpg", "unparseable reply: 'Haze'"),)
-    assert (report.n_scored, report.n_expected, report.deviations) == (3, 4, ())
+    assert (report.n_scored, report.n_expected) == (3, 4)
+    assert report.deviations == ("1 replies that name no letter count as wrong, published ones were read by GPT",)
+    plain = made(QBENCH, published_n=4, prompt="plain")
+    whole = run(plain, scripted(replies(plain, ["B. No", "A.", "D", "A"])), tmp_path / "p", quiet)
+    assert whole.deviations == ("prompt=plain is not the published prompt",)
 
 
 def test_qbench_asks_in_its_own_words_of_a_still(made):
@@ -77,6 +86,8 @@ def test_overall_of_four_tracks_is_their_plain_mean(made, scripted, quiet, tmp_p
     found = {m.name: m.value for m in report.metrics}
     assert (found["mean over tracks"], found["accuracy"]) == (0.75, 0.8)
     assert report.deviations == ("5 questions, published on 1000",)
+    own = run(replace(benchmark, released=False, published_n=5), scripted({}), tmp_path / "o", quiet)
+    assert own.deviations == ("not the paper's questions, which are not released",), "as many as the paper's"
 
 
 def test_differences_by_track(made):

@@ -10,7 +10,7 @@ import typer
 
 from data_prep.run import DataPrepRun
 from vqa2 import cli
-from vqa2.bench._paper import PUBLISHED, Column, Row, make_cells, origins, read_published
+from vqa2.bench._paper import PUBLISHED, Besides, Column, Model, Row, make_cells, origins, read_published
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.records import Metric, Report
@@ -85,16 +85,37 @@ def test_undefined_and_absent_metrics_are_refused(cell):
 def test_cells_without_a_report_say_what_is_missing_and_how_to_get_it(paper_table, tmp_path):
     (tmp_path / "here").touch()
     needs = {str(tmp_path / "here"): "python make.py here", "gone": "python make.py gone"}
-    row = Row(run="mix", of=None, minus=None, needs=needs, commands=("python eval.py run=mix benchmark={benchmark}",))
+    row = Row(run="mix", of=None, minus=None, model=Model(needs=needs, commands=("python train.py first",)),
+              commands=("python eval.py run=mix benchmark={benchmark}",))  # fmt: skip
     made = paper_table(measured={"Mix": row}, commands=("python train.py",))
     cells = make_cells(made, nothing, lambda b: [(f"data/{b}", f"python prep.py {b}"), ("x.json", None)])
     mix = next(c for c in cells if c.row == "Mix" and c.column == "lsvq-test srcc")
     assert mix.state == "not run"
     assert mix.missing == ("data/lsvq-test", "x.json (obtain it: docs/evaluation.md)", "gone")
-    assert mix.commands == ("python prep.py lsvq-test", "python make.py gone", "python train.py",
-                            "python eval.py run=mix benchmark=lsvq-test")  # fmt: skip
+    assert mix.commands == ("python prep.py lsvq-test", "python make.py gone", "python train.py first",
+                            "python train.py", "python eval.py run=mix benchmark=lsvq-test")  # fmt: skip
     assert {c.state for c in cells if c.row == "Sequential"} == {"published only"}
     assert len(cells) == 16
+
+
+def test_figures_that_need_more_say_so_in_missing_files_and_commands(paper_table):
+    more = Besides(benchmarks=("live-vqc",), figures=("PLCC raw",), needs={"gone.json": None}, words="llm=http")
+    cells = make_cells(paper_table(besides=(more,)), nothing, lambda b: [])
+    found = {c.column: (c.missing, c.commands) for c in cells if c.row == "Mix"}
+    assert found["live-vqc plcc"] == (("gone.json (obtain it: docs/evaluation.md)",),
+                                      ("python eval.py run=mix benchmark=live-vqc llm=http",))  # fmt: skip
+    assert found["live-vqc srcc"] == ((), ("python eval.py run=mix benchmark=live-vqc",))
+    assert found["konvid-1k plcc"] == ((), ("python eval.py run=mix benchmark=konvid-1k",))
+
+
+def test_a_reason_for_some_figures_leaves_the_others_comparable(konvid, paper_table):
+    report = replace(konvid(), limited={"another judge": ("PLCC raw", "by type / open")})
+    cells = make_cells(paper_table(), lambda run, b: report if b == "konvid-1k" else None, lambda b: [])
+    states = {c.column: (c.state, c.reason) for c in cells if c.row == "Mix" and c.column.startswith("konvid")}
+    assert states["konvid-1k srcc"][0] == "measured"
+    assert states["konvid-1k plcc"] == ("not comparable", "another judge")
+    assert report.objections(["by type", "open"]) == ["another judge"]
+    assert report.objections(["by type", "closed"]) == []
 
 
 def test_published_columns_must_be_known_and_single(paper_table, tmp_path, monkeypatch):
@@ -140,12 +161,13 @@ def test_a_table_names_its_columns_rightly(paper_table):
         with pytest.raises(ValueError, match="must be a column and stand in exactly one part"):
             paper_table(parts=parts)
     with pytest.raises(ValueError, match=r"table\.measured\.Mix\.commands: what makes the row is needed"):
-        paper_table(measured={"Mix": Row(run="mix", of=None, minus=None, needs={}, commands=())})
+        paper_table(measured={"Mix": Row(run="mix", of=None, minus=None, model=None, commands=())})
 
 
 def test_who_answered_is_told(konvid, paper_table):
     report = konvid()
-    assert origins(paper_table(), lambda run, b: report) == {"Mix": ["run mix: scripted"]}
+    (made,) = origins(paper_table(), lambda run, b: report)["Mix"]
+    assert made.startswith("run mix: scripted")
     session = {"predictor": {"name": "runs/paper/scoring/model", "checkpoint": "0123456789abcdef"}}
     report = replace(report, provenance={"sessions": [session]})
     assert origins(paper_table(), lambda run, b: report) == {
@@ -171,12 +193,20 @@ def test_every_table_covers_its_csv_and_names_commands_that_compose(name):
     assert {c.row for c in open_} == {*made.measured}
     assert all(c.missing and c.commands for c in open_)
     prepares = {make for some in files.values() for _, make in some if make is not None}
-    needs = {make for row in made.measured.values() for make in row.needs.values()}
-    asks = {c for row in made.measured.values() for c in (*made.commands, *row.commands)}
-    # one composition asks every benchmark of the table
-    commands = prepares | needs | {c.format(benchmark=f"[{','.join(benchmarks)}]") for c in asks}
+    needs = {make for _, make in needed(made) if make is not None}
+    asks = {c for row in made.measured.values() for c in made.makes(row)}
+    words = " ".join(more.words for more in made.besides if {*more.benchmarks} & {*benchmarks})
+    # one composition asks every benchmark of the table, with all that single figures need
+    asked = {c.format(benchmark=f"[{','.join(benchmarks)}] {words}".rstrip()) if "eval.py" in c else c for c in asks}
+    commands = prepares | needs | asked
     for step in {step for command in commands for step in command.split(" && ")}:
         check_command(step)
+
+
+def needed(made):
+    """(file, command that makes it) of models and of single figures."""
+    owners = [*(row.model for row in made.measured.values() if row.model), *made.besides]
+    return [pair for owner in owners for pair in owner.needs.items()]
 
 
 @cache
@@ -199,7 +229,7 @@ def check_command(command):
             assert key in made.stages or made.predictor.get("folder") != "auto", command
     elif words[1:3] == ["-m", "data_prep"]:
         prep_run(command)
-    elif words[:2] not in (["hf", "download"], ["unzip", "-d"]):
+    elif words[:2] not in (["hf", "download"], ["unzip", "-d"], ["mkdir", "-p"], ["tar", "-xf"]):
         assert words == ["python", "-m", "vqa2.experts"], command
         decode(ExpertsCommand, composed("experts", []), "experts")
 
@@ -213,7 +243,7 @@ def test_the_command_for_a_missing_file_makes_that_file(name):
     made = layout(name)
     files = [pair for some in missing_files((c.benchmark for c in made.columns.values()), everything=True).values()
              for pair in some]  # fmt: skip
-    files += [pair for row in made.measured.values() for pair in row.needs.items()]
+    files += needed(made)
     for path, make in files:
         if make is not None and "data_prep" in make:
             run = prep_run(make)
@@ -235,8 +265,8 @@ def test_commands_that_do_not_compose_are_found():
 def test_a_row_may_stand_beside_another_published_row(konvid, cell, paper_table):
     """A second model of ours under the same published figures."""
     report = konvid()
-    rows = {"Mix": Row(run="a", of=None, minus=None, needs={}, commands=("x",)),
-            "Mix (released)": Row(run="b", of="Mix", minus=None, needs={}, commands=("x",))}  # fmt: skip
+    rows = {"Mix": Row(run="a", of=None, minus=None, model=None, commands=("x",)),
+            "Mix (released)": Row(run="b", of="Mix", minus=None, model=None, commands=("x",))}  # fmt: skip
     made = paper_table(measured=rows)
     cells = make_cells(made, lambda run, b: report if (run, b) == ("b", "konvid-1k") else None, lambda b: [])
     found = next(c for c in cells if (c.row, c.column) == ("Mix (released)", "konvid-1k srcc"))

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from vqa2.bench._paper import Row, make_cells
+from vqa2.bench._paper import Model, Row, make_cells
 from vqa2.bench._paper_grid import MEASURED, parts, todo
 from vqa2.bench._paper_text import as_csv, latex, markdown, page
 
@@ -91,7 +91,7 @@ def test_best_and_second_are_marked_among_comparable_figures(filled):
 
 def test_rows_of_ours_stand_below_the_published_row_they_belong_to(filled):
     ours = (("Own", "mix", None), ("Released", "mix", "Mix"), ("Sequential", "s", None))
-    rows = {name: Row(run=run, of=of, minus=None, needs={}, commands=("x",)) for name, run, of in ours}
+    rows = {name: Row(run=run, of=of, minus=None, model=None, commands=("x",)) for name, run, of in ours}
     made, cells = filled(measured=rows)
     lines = parts(made, cells)[0].lines
     assert [(line.label, line.measured) for line in lines] == [
@@ -137,7 +137,8 @@ def test_parts_show_their_columns_with_the_rows_that_have_any(filled):
 
 def test_what_was_not_run_is_listed_once_for_what_rows_share(paper_table):
     needs = {"train.jsonl": "python prep.py"}
-    rows = {row: Row(run=row, of=None, minus=None, needs=needs, commands=("python train.py", EVAL.format(run=run)))
+    model = Model(needs=needs, commands=("python train.py",))
+    rows = {row: Row(run=row, of=None, minus=None, model=model, commands=(EVAL.format(run=run),))
             for row, run in (("Mix", "a"), ("Sequential", "a"), ("Other", "b"))}  # fmt: skip
     made = paper_table(measured=rows)
     cells = make_cells(made, lambda run, b: None, lambda b: [(f"data/{b}", f"python make.py {b}")])

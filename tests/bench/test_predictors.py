@@ -1,5 +1,6 @@
 """The two predictors without a model: constant, and answers from disk."""
 
+import hashlib
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Query
+from vqa2.launch import composed
 
 
 def saved(path):
@@ -91,11 +93,22 @@ def test_nothing_saved_is_an_error(tmp_path):
 def test_the_answers_of_an_evaluation_replay_to_the_same_numbers(tmp_path, scripted, quiet, write_set, make_row):
     root = write_set("s.jsonl", [make_row(n, SCORE_QUESTION, mos=20.0 * n) for n in range(5)])
     made = Scoring(label="s", root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                   published_n=None, batch_size=2, bootstrap=20, seed=0)  # fmt: skip
+                   published_n=None, sources=(), batch_size=2, bootstrap=20, seed=0)  # fmt: skip
     table = {f"c{n}": s for n, s in enumerate([0.3, 0.2, 0.4, 0.9, 0.8])}
     first = run(made, scripted(table, broken=["c2"]), tmp_path / "o", quiet)
     replayed = run(made, saved(tmp_path / "o" / "answers.jsonl"), tmp_path / "again", quiet)
     assert (replayed.metrics, replayed.failures) == (first.metrics, first.failures)
+
+
+def test_predictors_without_a_model_say_what_they_answer_from(tmp_path):
+    file = lines(tmp_path / "p.jsonl", [{"id": "a", "text": "x"}])
+    assert saved(file).provenance == {"answers": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    drawn = {"seed": 3, "reply": "letter", "replies": ["x"]}
+    assert build("predictor", {"name": "random", **drawn}, "p").open().provenance == {**drawn, "replies": ("x",)}
+    same = {"score01": 0.5, "text": "B"}
+    assert build("predictor", {"name": "constant", **same}, "p").open().provenance == same
+    tool = composed("eval", ["predictor=expert", "expert@predictor.expert=blur"])["predictor"]
+    assert build("predictor", tool, "p").open().provenance == {"expert": tool["expert"]}
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):

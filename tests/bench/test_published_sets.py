@@ -132,7 +132,7 @@ def test_saved_predictions_give_the_golden_figures(name, dover):
 
 def table_cells(name, row, tmp_path, capsys):
     """(row, column) -> the line of table.py's CSV, with the row measured from the run `dover`."""
-    ours = f"+table.measured.{row}={{run: dover, of: null, minus: null, needs: {{}}, commands: [python eval.py]}}"
+    ours = f"+table.measured.{row}={{run: dover, of: null, minus: null, model: null, commands: [python eval.py]}}"
     out = tmp_path / "tables"
     table_main([f"table={name}", ours, f"runs={tmp_path}", f"out={out}", "preset=paper"])
     capsys.readouterr()

@@ -1,5 +1,8 @@
 """Q-Bench-Video: the released record form, strict letters, accuracies with chance, the rule judge, refusals."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from vqa2.bench._items import chance_of
@@ -32,6 +35,7 @@ def made(write_json, tmp_path):
             "prepare": None,
             "file": str(write_json(records)),
             "video_root": str(tmp_path / "video"),
+            "concerns": None,
             "pairs": "exclude",
             "prompt": "plain",
             "reply": "letter",
@@ -158,7 +162,31 @@ def test_a_record_without_concern_is_in_no_concern_column(made, scripted, quiet,
     bare = {k: v for k, v in WHAT.items() if k != "quality_concern"}
     report = run(made([YES_NO, bare]), scripted({A: "B", B: "C"}), tmp_path / "o", quiet)
     assert [(m.name, m.n) for m in report.groups["score by quality concern"]] == [("Technical", 1)]
-    assert any("1 of 2 questions have no quality_concern" in n for n in report.notes)
+    (reason,) = report.limited
+    assert reason.startswith("1 of 2 questions have no quality_concern")
+    assert report.objections(["score by quality concern", "Technical"]) == [*report.deviations, reason]
+    assert report.objections(["Overall"]) == [*report.deviations]
+
+
+def test_concerns_are_joined_by_video_and_question_from_another_file(made, write_json, scripted, quiet, tmp_path):
+    bare = [{k: v for k, v in record.items() if k != "quality_concern"} for record in (YES_NO, WHAT)]
+    told = [{"video_name": "b.mp4", "question": "Which?", "quality_concern": ["Temporal"], "answer": "kept"},
+            {"video_name": "b.mp4", "question": "Another?", "quality_concern": "AIGC"}]  # fmt: skip
+    other = tmp_path / "concerns.json"
+    other.write_text(json.dumps(told))
+    benchmark = made(bare, concerns=str(other))
+    assert [i.target["concerns"] for i in benchmark.items()] == [(), ("Temporal",)]
+    assert benchmark.inputs() == (tmp_path / "qbench.json", other)
+    own = made([WHAT], concerns=str(other)).items()[0]
+    assert own.target["concerns"] == ("Technical", "Temporal"), "the record's own stand"
+    other.write_text(json.dumps([*told, {**told[0], "quality_concern": ["AIGC"]}]))
+    with pytest.raises(DataError, match=r"record 2: quality_concern: .* of the same question"):
+        benchmark.items()
+    other.write_text(json.dumps(told[1:]))
+    with pytest.raises(DataError, match=r"qbench\.json: no question is one of those in the file of concerns"):
+        benchmark.items()
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
+        made(bare, concerns=str(tmp_path / "none.json")).items()
 
 
 @pytest.mark.parametrize(
@@ -222,6 +250,9 @@ def test_pairs_are_included_by_name(made, scripted, quiet, tmp_path):
     replies = {i.query.id: "B." for i in (single, pair)}
     report = run(benchmark, scripted(replies), tmp_path / "o", quiet)
     assert {m.name: m.n for m in report.groups["score by context"]} == {"Global": 1, "Compare-fine": 1}
+    assert {m.name: m.n for m in report.groups["score by number of videos"]} == {"Single": 1, "Pair": 1}
+    published = run(replace(benchmark, published_n=2), scripted(replies), tmp_path / "o", quiet)
+    assert published.deviations[-1] == "frames of a pair stand in one list, published under a heading each"
     assert not any("excluded" in note for note in report.notes)
     with pytest.raises(DataError, match="record 0: video_name: a question about two videos needs _cat_"):
         made([JOINT], pairs="include").items()
@@ -256,10 +287,19 @@ def test_withheld_answers_are_asked_and_not_graded(made, scripted, quiet, tmp_pa
 
 def test_what_is_not_comparable_is_said(made, scripted, quiet, tmp_path):
     report = run(made([YES_NO], published_n=892), scripted({A: "B"}), tmp_path / "o", quiet)
-    assert report.deviations == (
-        "1 questions, published on 892",
-        "prompt=plain is not a published prompt",
-        "open questions are not graded by a language model",
-    )
+    assert report.deviations == ("1 questions, published on 892", "prompt=plain is not a published prompt")
+    assert report.limited == {"open questions are not graded by a language model": ("Overall", "open")}
     official = run(made([YES_NO], prompt="official", published_n=1), scripted({A: "B"}), tmp_path / "p", quiet)
     assert official.deviations[0].startswith("frames are those the predictor takes, published with 16")
+
+
+def test_without_a_judge_closed_questions_are_comparable_all_the_same(made, scripted, quiet, tmp_path):
+    benchmark = made([YES_NO, WHAT, OPEN], prompt="vqa2", vocabulary=None, published_n=3)
+    report = run(benchmark, scripted({A: "B", B: "C", C: "x"}), tmp_path / "o", quiet)
+    assert report.deviations == ()
+    closed = (["Overall (closed)"], ["score by question type", "what/how"], ["score by quality concern", "Temporal"],
+              ["score by video type", "CG"])  # fmt: skip
+    assert [report.objections(figure) for figure in closed] == [[]] * 4
+    opened = (["Overall"], ["open"], ["score by question type", "open_ended"],
+              ["score by quality concern", "Technical"], ["score by context", "Global"])  # fmt: skip
+    assert {tuple(report.objections(f)) for f in opened} == {("open questions are not graded by a language model",)}

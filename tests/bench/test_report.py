@@ -35,7 +35,7 @@ REPORT = Report(
     },
     notes=("raw scores",),
     deviations=("120 items, published on 7182",),
-    provenance={"items": "f00d", "sessions": [{"processes": 2}]},
+    provenance={"items": "f00d", "sessions": [{"processes": 2, "predictor": {"name": "runs/x"}}]},
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from vqa2.bench._answers import ANSWERS, read_answers
+from vqa2.bench._origin import embedded, origin_line
 from vqa2.bench._runner import Shard, read_report, run
 from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
@@ -31,6 +32,7 @@ def scoring(write_set, make_row):
             "without": (),
             "groups": (),
             "published_n": None,
+            "sources": (),
             "batch_size": 2,
             "bootstrap": 20,
             "seed": 0,
@@ -146,7 +148,7 @@ def test_a_predictor_out_of_order_is_refused(scoring, scripted, quiet, tmp_path)
 def test_an_id_twice_is_an_error(scripted, quiet, tmp_path, write_set, make_row):
     root = write_set("s.jsonl", [make_row(1, SCORE_QUESTION, mos=5.0), make_row(1, SCORE_QUESTION, mos=6.0)])
     twice = Scoring(label="s", root=str(root), prepare=None, file="s.jsonl", where={}, without=(), groups=(),
-                    published_n=None, batch_size=2, bootstrap=0, seed=0)  # fmt: skip
+                    published_n=None, sources=(), batch_size=2, bootstrap=0, seed=0)  # fmt: skip
     with pytest.raises(DataError, match="c1 occurs twice"):
         run(twice, scripted(SCORES), tmp_path, quiet)
 
@@ -245,7 +247,20 @@ def test_result_files_carry_what_they_come_from(scoring, scripted, quiet, tmp_pa
     assert session["environment"]["versions"]["numpy"]
     header = json.loads((tmp_path / ANSWERS).read_text().splitlines()[0])
     assert header["sessions"] == first["sessions"]
+    assert {k: header[k] for k in ("items", "files", "manifests", "config")} == {
+        k: first[k] for k in ("items", "files", "manifests", "config")
+    }
+    assert first["manifests"] == {}
     path.write_text(path.read_text().replace('"mos": 12.0', '"mos": 12.5'))
     again = run(scoring(), Model(SCORES), tmp_path, quiet).provenance
     assert again["items"] == first["items"]
     assert again["files"] != first["files"]
+    manifest = path.with_name("s.manifest.json")
+    manifest.write_text(json.dumps({"source": "synthetic", "sha256": {path.name: "x"}}))
+    path.with_name("other.manifest.json").write_text(json.dumps({"sha256": {"other.jsonl": "x"}}))
+    listed = run(scoring(), Model(SCORES), tmp_path, quiet)
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert listed.provenance["manifests"] == {str(manifest): {"sha256": digest, "source": "synthetic"}}
+    assert embedded(listed)
+    assert origin_line(listed).startswith("s: scripted, checkpoint abc")
+    assert origin_line(listed).endswith(f"items {first['items'][:12]}; s.jsonl {again['files'][str(path)][:12]}")

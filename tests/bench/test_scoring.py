@@ -10,11 +10,12 @@ from vqa2.bench.scoring import Scoring
 from vqa2.core.errors import DataError
 from vqa2.core.prompts import SCORE_QUESTION
 from vqa2.core.records import Answer
+from vqa2.core.scale import quality_metrics
 
 MOS = [10.0, 25.0, 40.0, 55.0, 70.0, 85.0, 95.0, 5.0]
 SCORE01 = [0.3, 0.2, 0.35, 0.5, 0.45, 0.8, 0.9, 0.1]
 TABLE = {f"c{n}": s for n, s in enumerate(SCORE01)}
-PLAIN = {"where": {}, "without": (), "published_n": None}
+PLAIN = {"where": {}, "without": (), "published_n": None, "sources": ()}
 NAMES = ["noise", "noise", "noise", "noise", "flicker", "flicker", "none", "none"]
 
 
@@ -34,6 +35,7 @@ def made(write_set, make_row):
         without=(),
         groups=("distortion", "mos_rule"),
         published_n=None,
+        sources=(),
         batch_size=3,
         bootstrap=30,
         seed=0,
@@ -148,6 +150,22 @@ def test_rows_of_the_test_split_are_no_deviation(made, scripted, quiet, tmp_path
     assert report.deviations == ()
 
 
+def test_clips_of_another_dataset_are_not_the_published_ones_however_many(
+    made, scripted, quiet, tmp_path, write_set, make_row
+):
+    own = variant(made, groups=(), published_n=8, sources=("konvid_1k", "vqathinker_konvid_1k"))
+    for names, found in (
+        (["konvid_1k"] * 8, ()),
+        (["konvid_1k"] * 4 + ["lsvq_test"] * 4, ("4 of lsvq_test",)),
+        (["lsvq_test"] * 7 + [""], ("7 of lsvq_test, 1 of no named source",)),
+    ):
+        rows = [make_row(n, SCORE_QUESTION, mos=m, split="test") for n, m in enumerate(MOS)]
+        write_set("s.jsonl", [replace(r, clip_id=f"{name}/{r.id}" if name else r.id) for r, name in zip(rows, names)])
+        report = run(own, scripted(TABLE), tmp_path / "o", quiet)
+        told = "published on konvid_1k or vqathinker_konvid_1k"
+        assert report.deviations == tuple(f"clips of another dataset ({text}), {told}" for text in found)
+
+
 def test_where_keeps_one_row_a_clip_and_without_leaves_training_clips_out(made, write_set, make_row):
     rows = [make_row(n, SCORE_QUESTION, mos=50.0, format="digits" if n % 2 else "summary") for n in range(6)]
     root = write_set("s.jsonl", rows)
@@ -171,6 +189,15 @@ def test_comparison_is_paired_and_counts_what_is_left_out(made):
     ours = [Answer(id=i.query.id, score01=i.target["mos"] / 100) for i in items]
     theirs = [Answer(id=i.query.id, score01=s) for i, s in zip(items, [0.9, 0.1, 0.5, 0.2, 0.8, 0.3, 0.6, 0.4])]
     difference = {m.name: m for m in variant(made, bootstrap=400).compare(items, ours, theirs)}
+    assert list(difference)[:6] == ["SRCC", "PLCC raw", "PLCC logistic-4", "KRCC", "RMSE raw", "RMSE logistic-4"]
+    alone = {m.name: m for m in quality_metrics([100 * a.score01 for a in theirs], MOS, bootstrap=0, seed=0)}
+    ideal = {m.name: m for m in quality_metrics(MOS, MOS, bootstrap=0, seed=0)}
+    for name in ("PLCC logistic-4", "RMSE logistic-4"):
+        assert difference[name].value == pytest.approx(ideal[name].value - alone[name].value, abs=1e-3)
+    noise = stats.spearmanr([0.9, 0.1, 0.5, 0.2], MOS[:4]).statistic
+    of_noise = difference["SRCC by distortion / noise"]
+    assert (of_noise.value, of_noise.n) == (pytest.approx(1 - noise), 4)
+    assert difference["SRCC by distortion / none"].note.startswith("undefined: 2 items")
     rho = stats.spearmanr([a.score01 for a in theirs], MOS).statistic
     assert difference["SRCC"].value == pytest.approx(1 - rho)
     assert difference["SRCC"].lo > 0

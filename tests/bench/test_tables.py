@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vqa2.bench._runner import write_report
+from vqa2.bench._runner import run, write_report
+from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import SCORE_QUESTION
+from vqa2.launch import composed
 from vqa2.tables import main
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 def tables(tmp_path, capsys):
     """Runs table.py on the run folders of `tmp_path`; what it prints."""
 
-    def run(*overrides):
+    def show(*overrides):
         main([*overrides, f"runs={tmp_path}"])
         return capsys.readouterr().out
 
-    return run
+    return show
 
 
 def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
@@ -34,12 +36,12 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
     assert shown == text
     assert text.startswith("# VQA², table 2")
     assert "| UGC-scorer | konvid-1k srcc | 0.894 | 0.988 | +0.094 |" in text
-    assert "- UGC-scorer: run paper: scripted\n" in text
+    assert re.search(r"^- UGC-scorer: run paper: scripted(, commit \w+( with changes)?)?$", text, re.MULTILINE)
     first = (
         "## Not run: UGC-scorer\n\nMissing here: checkpoints/start, data/vqa2/distortion_spatial.train.jsonl, "
         "data/vqa2/scoring_ugc.train.jsonl. First:\n\n```bash\n"
         "vqa2 convert llava-hf/llava-onevision-qwen2-7b-ov-chat-hf checkpoints/start --slowfast SLOWFAST_8x8_R50.pyth\n"
-        "python -m data_prep source=vqa2 set=vqa2 root=data/vqa2\n"
+        "python -m data_prep source=vqa2_leakfree set=vqa2 out=data/vqa2\n"
         "torchrun --nproc_per_node 8 train.py stage=distortion preset=paper stage.init_from=checkpoints/start "
         f"out={tmp_path}\n"
         f"torchrun --nproc_per_node 8 train.py stage=scoring preset=paper out={tmp_path}\n```\n"
@@ -50,6 +52,21 @@ def test_four_files_from_reports_on_disk(konvid, tables, tmp_path):
         "`python -m data_prep source=vqathinker_lsvq_test set=scoring_ugc out=data/lsvq-test && "
         f"python eval.py run=paper benchmark=lsvq-test predictor.device=cuda train_preset=paper runs={tmp_path}` |"
     ) in text
+
+
+def test_questions_of_our_own_do_not_rank_beside_the_papers(tables, tmp_path, write_json, scripted, quiet):
+    """As many as AgenticIQA-Eval has, in its form, all answered rightly."""
+    tracks = ("planner", "executor-distortion", "executor-tool", "summarizer")
+    record = {"image": "a.png", "question": "Sharp?", "answers": ["Yes", "No"], "correct_choice": "A"}
+    values = composed("eval", ["benchmark=agenticiqa-eval"])["benchmarks"]["agenticiqa-eval"]
+    file = write_json([{**record, "track": tracks[n % 4]} for n in range(values["published_n"])])
+    made = build("benchmark", {**values, "file": str(file), "bootstrap": 0}, "b")
+    right = scripted({i.query.id: "A" for i in made.items()})
+    run(made, right, tmp_path / "agent" / "eval" / "agenticiqa-eval", quiet)
+    shown = tables("table=agenticiqa-1")
+    assert "| Agent (ours, rules) | (100.00) | (100.00) | (100.00) | (100.00) | (100.00) |" in shown
+    assert "not the paper's questions, which are not released" in shown
+    assert "**100.00**" not in shown
 
 
 def test_a_report_that_breaks_off_is_one_line(tables, tmp_path):
@@ -116,7 +133,7 @@ def test_arms_are_made_by_the_table_s_commands(tables, tmp_path, write_set, make
             f"predictor.answers={tmp_path / name}.jsonl run={name} samples=0"
         )
     commands[1] += f" against={saved}"
-    arms = [f'{row}: {{run: {run}, of: null, minus: {minus}, needs: {{}}, commands: []}}'
+    arms = [f'{row}: {{run: {run}, of: null, minus: {minus}, model: null, commands: []}}'
             for row, run, minus in (("right", "right", "null"), ("swapped", "swapped", "null"),
                                     ("difference", "swapped", saved))]  # fmt: skip
     made = ["table=vqa2-6", "~table.measured", "~table.commands"]

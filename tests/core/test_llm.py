@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def opened(tmp_path, monkeypatch):
     return make
 
 
+def test_replies_of_a_file_without_models_are_kept(opened, tmp_path):
+    with serving(lambda request, n: Act("hello", model="gpt-4o-2024-08-06")) as server:
+        assert opened(server).chat(user("a")).usage.model == "gpt-4o-2024-08-06"
+        with closing(sqlite3.connect(tmp_path / "cache" / "llm.sqlite")) as db:
+            db.execute("ALTER TABLE replies DROP COLUMN model")
+        again = opened(server).chat(user("a"))
+        assert (again.text, again.cached, again.usage.model) == ("hello", True, "")
+        assert opened(server).chat(user("b")).usage.model == "gpt-4o-2024-08-06"
+
+
 def test_a_reply_is_parsed_and_asked_for_once(opened):
     with serving(lambda request, n: Act('{"mark": 2, "why": "blur"}')) as server:
         first = opened(server).chat(user("judge"), Verdict, seed=1)
@@ -59,7 +70,7 @@ def test_a_reply_is_parsed_and_asked_for_once(opened):
     assert (first.cached, again.cached, other.cached) == (False, True, False)
     assert again.parsed == first.parsed
     assert again.usage == first.usage
-    assert first.usage.prompt_tokens == 10
+    assert (first.usage.prompt_tokens, first.usage.model) == (10, "gpt-4o")
     assert len(server.requests) == 2
     form = server.requests[0]["response_format"]["json_schema"]
     assert form["strict"]

@@ -19,7 +19,7 @@ TEXT = "Is it sharp? " * 300
 def clips(root: Path, rows: int) -> None:
     listed = root / "LSVQ" / "LSVQ_train_labels.txt"
     listed.parent.mkdir(parents=True)
-    listed.write_text("".join(f"b/{k}.mp4, -1, -1, {k % 97}\n" for k in range(rows)))
+    listed.write_text("".join(f"b/{k}.mp4, -1, -1, {3 + k % 88}\n" for k in range(rows)))
 
 
 def questions(root: Path, rows: int) -> list[str]:

@@ -55,6 +55,14 @@ def rows(folder, key):
     return [(r["step"], r[key]) for r in found if key in r]
 
 
+def test_scores_can_be_asked_for_in_words(scoring, data_root, tmp_path):
+    words = ["evaluation.predictor=reasoning", "evaluation.max_new_tokens=3", "evaluation.every=4"]
+    folder = scoring(tmp_path, *asked(data_root, *words), "stage.optim.max_steps=1", "evaluation.limit=3")
+    (report,) = reports(folder).values()
+    assert report.predictor.endswith(" (reasoning)")
+    assert [reason.startswith("unreadable rating") for _, reason in report.failures] == [True] * 3
+
+
 def reports(folder):
     paths = sorted((folder / "eval" / "synthetic").glob("step-*"))
     return {int(p.name.split("-")[1]): read_report(p / "report.json") for p in paths}
@@ -69,6 +77,8 @@ def test_every_step_is_evaluated_and_logged(evaluated):
     assert list(found) == [1, 2, 3, 4]
     assert {r.n_expected for r in found.values()} == {6}
     assert rows(evaluated, "eval/synthetic/SRCC") == [(step, srcc(r).value) for step, r in found.items()]
+    checkpoints = {r.provenance["sessions"][0]["predictor"]["checkpoint"] for r in found.values()}
+    assert (len(checkpoints), {len(c) for c in checkpoints}) == (4, {64}), "hashes of the weights"
     # The model in training was asked, not one and the same.
     assert len({json.dumps(r.marks) for r in found.values()}) == 4
 

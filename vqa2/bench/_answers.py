@@ -33,8 +33,8 @@ def item_key(item: Item) -> str:
 
 class AnswerFile:
     """The answers in a folder. Processes that share the work append to files of their own (`answers.part<rank>.jsonl`),
-    which `gather` unites. `header["fingerprint"]` tells whose answers they are; `session` describes the run that asks
-    and is kept in the header beside those that asked before."""
+    which `gather` unites. `header["fingerprint"]` tells whose answers they are, the rest of the header what was asked
+    last; `session` describes the run that asks and is kept in the header beside those that asked before."""
 
     def __init__(self, folder: Path, header: Mapping[str, Any], session: Mapping[str, Any]) -> None:
         self.path, self.session = folder / ANSWERS, dict(session)

@@ -38,6 +38,8 @@ _USER = (
     "accuracy, and relevance.\nPlease rate score 0 if the response doesn't match the correct answer on completeness, "
     "accuracy, and relevance at all.\nPlease only provide the result in the following format: Score:"
 )
+_ROUNDS = 5
+_DATE = r"-\d{4}-\d\d-\d\d"
 _GRADE = re.compile(r"\s*(?:score)?\s*:?\s*([012])\s*\.?\s*", re.IGNORECASE)
 
 
@@ -45,7 +47,8 @@ _GRADE = re.compile(r"\s*(?:score)?\s*:?\s*([012])\s*\.?\s*", re.IGNORECASE)
 class Judge:
     """`llms`: name -> component of kind llm, the first grades and the others are compared with it; components named
     `rules` are no judges. `rounds` per question. `budget`: what a run may cost at most by the estimate, null for no
-    limit; 0 grades from the cache alone. `published`: the model that published figures were graded by."""
+    limit; 0 grades from the cache alone. `published`: the model that published figures were graded by; a dated version
+    of it (`gpt-4o-2024-08-06`) counts as it, a smaller model (`gpt-4o-mini`) does not."""
 
     llms: Annotated[dict[str, dict[str, Any]], MinLen(1)]
     rounds: Annotated[int, Ge(1)]
@@ -71,10 +74,12 @@ class OpenAnswer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Grades of the rounds, None for a reply that is no grade; `error` where a round was not answered."""
+    """Grades of the rounds, None for a reply that is no grade; `error` where a round was not answered. `models`: who
+    answered the rounds, where the endpoint says so."""
 
     rounds: tuple[int | None, ...]
     error: str = ""
+    models: tuple[str, ...] = ()
 
     @property
     def valid(self) -> list[int]:
@@ -111,6 +116,33 @@ def grade_all(judge: Judge, answers: Sequence[OpenAnswer], where: str) -> dict[s
         name: _grade(open_llm(values, Path(judge.cache), f"{where}.llms.{name}"), name, judge, answers)
         for name, values in judge.named().items()
     }
+
+
+def model_of(values: Mapping[str, Any]) -> str:
+    """How a judge is called in reports: its model, or its component where that has none."""
+    return values.get("model", values["name"])
+
+
+def departures(judge: Judge, verdicts: Sequence[Verdict]) -> list[str]:
+    """Why grades of the first judge are not comparable with published ones: no judge, another model, one that changes
+    under its name, another temperature, another number of rounds."""
+    if not judge.named():
+        return ["open questions are not graded by a language model"]
+    values, published = next(iter(judge.named().values())), judge.published
+    asked, found = model_of(values), []
+    names = [asked, *dict.fromkeys(m for v in verdicts for m in v.models if m != asked)]
+    others = [name for name in names if not re.fullmatch(rf"{re.escape(published)}({_DATE})?", name)]
+    if others:
+        found.append(f"judge {', '.join(others)}, published with {published}")
+    elif not re.fullmatch(rf".*{_DATE}", asked):
+        found.append(f"judge {asked} names no dated model, which changes with time")
+    for key in ("temperature", "top_p"):
+        if values.get(key) is not None:
+            same = ", so that all rounds are one" if key == "temperature" and not values[key] else ""
+            found.append(f"judge with {key} {values[key]:g}{same}, published with the endpoint's default")
+    if judge.rounds != _ROUNDS:
+        found.append(f"{judge.rounds} rounds of the judge, published with {_ROUNDS}")
+    return found
 
 
 def agreement(
@@ -168,7 +200,9 @@ def _verdict(outcomes: Sequence[Reply | LlmError]) -> Verdict:
     errors = [str(o) for o in outcomes if isinstance(o, LlmError)]
     if errors:
         return Verdict((), f"{len(errors)} of {len(outcomes)} rounds failed, the last: {errors[-1]}")
-    return Verdict(tuple(read_grade(o.text) for o in outcomes if isinstance(o, Reply)))
+    replies = [o for o in outcomes if isinstance(o, Reply)]
+    models = tuple(dict.fromkeys(r.usage.model for r in replies if r.usage.model))
+    return Verdict(tuple(read_grade(r.text) for r in replies), models=models)
 
 
 def _request(answer: OpenAnswer, number: int) -> Request:

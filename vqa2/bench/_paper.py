@@ -1,6 +1,6 @@
 """A paper's table beside what was measured here: which cell comes from which report, and what its state is.
 
-A cell is `measured` only where the report says nothing against comparing it (Report.deviations; a table without
+A cell is `measured` only where the report says nothing against comparing it (Report.objections; a table without
 published figures has nothing to compare with) and the metric has a value; else it is `not comparable` with the reasons,
 `not run` with what is missing and the commands, or, for rows of other people's models, `published only`.
 """
@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, MinLen
 
 from vqa2.bench._matrix import find
+from vqa2.bench._origin import who
 from vqa2.core.config import spec, suggest
 from vqa2.core.errors import DataError
-from vqa2.core.records import Metric, Report
+from vqa2.core.records import Metric, Report, is_among
 
 PUBLISHED = Path(__file__).parent / "published"
 State = Literal["measured", "published only", "not comparable", "not run"]
@@ -36,18 +37,42 @@ class Column:
 
 
 @spec
+class Model:
+    """How a row's model is made: files that are needed, with the command that makes each, and then `commands`."""
+
+    needs: dict[str, str]
+    commands: tuple[str, ...]
+
+
+@spec
 class Row:
     """A row that can be measured: the run folder whose evaluation fills it, and the commands that make that evaluation
-    after those of the table (`{benchmark}` stands for the cell's). `needs`: files that the commands start from, with
-    the command that makes each. `of`: the published row that this one is compared with, null for that of its own name.
-    `minus`: the saved answers that this evaluation was tested `against`; the row then holds the differences to them.
-    Null for the figures themselves."""
+    after those of `model` and of the table (`{benchmark}` stands for the cell's). `model`: where the model comes from,
+    null where that is the commands' business. `of`: the published row that this one is compared with, null for that of
+    its own name. `minus`: the saved answers that this evaluation was tested `against`; the row then holds the
+    differences to them. Null for the figures themselves."""
 
     run: str
     of: str | None
     minus: str | None
-    needs: dict[str, str]
+    model: Model | None
     commands: tuple[str, ...]
+
+
+@spec
+class Besides:
+    """What some `figures` of benchmarks need beside the benchmark's own files: a figure is named as in Report.limited.
+    `needs`: files, with the command that makes each where there is one; `words` go to the end of the commands that name
+    the benchmark."""
+
+    benchmarks: tuple[str, ...]
+    figures: tuple[str, ...]
+    needs: dict[str, str | None]
+    words: str
+
+    def concerns(self, column: Column) -> bool:
+        """Whether it is about this column."""
+        return column.benchmark in self.benchmarks and is_among(column.metric, self.figures)
 
 
 @spec
@@ -55,7 +80,7 @@ class PaperTable:
     """`published`: CSV of this package, null where nothing is published; `key`: its columns that together name a column
     of the table; its first column names the row and its last holds the value. `digits` are shown where no published
     figure of the column says how many. `commands`: what all rows come from, in order. `produce`: run the commands of
-    table and rows first (finished ones are skipped).
+    table and rows first (finished ones are skipped). `besides`: what some columns need as well.
 
     `means`: columns that are computed here, from published and measured figures alike: by name, the columns they are
     the mean of, with weights. `parts`: the table in pieces, one below the other, each with the columns it shows; empty
@@ -72,6 +97,7 @@ class PaperTable:
     parts: dict[str, tuple[str, ...]]
     unranked: tuple[str, ...]
     commands: tuple[str, ...]
+    besides: tuple[Besides, ...]
     measured: dict[str, Row]
 
     def __post_init__(self) -> None:
@@ -80,7 +106,7 @@ class PaperTable:
             if unknown or not weights or name in self.columns:
                 raise ValueError(f"table.means.{name}: columns with weights are needed, got {sorted(weights)}")
         for name, row in self.measured.items():
-            if not (self.commands or row.commands):
+            if not self.makes(row):
                 raise ValueError(f"table.measured.{name}.commands: what makes the row is needed")
         shown = Counter(name for names in self.parts.values() for name in names)
         wrong = [n for n in {*shown, *self.columns, *self.means} if (n in shown) != (n in self.names) or shown[n] > 1]
@@ -91,6 +117,10 @@ class PaperTable:
     def names(self) -> list[str]:
         """Every column, means last."""
         return [*self.columns, *self.means]
+
+    def makes(self, row: Row) -> tuple[str, ...]:
+        """The commands that a row comes from, in order."""
+        return (*(row.model.commands if row.model else ()), *self.commands, *row.commands)
 
     def published_row(self, row: str) -> str:
         """The published row beside which a row stands."""
@@ -182,7 +212,7 @@ def _measured(table: PaperTable, where: tuple[str, str], value: float | None, re
     if minus is not None:
         path = (difference_group(minus.format(benchmark=column.benchmark)), " / ".join(column.metric))
     metric = find(report, path)
-    reasons = list(report.deviations) if table.published else []
+    reasons = report.objections(column.metric) if table.published else []
     if report.benchmark != column.benchmark:
         reasons.append(f"a report of {report.benchmark}, not of {column.benchmark}")
     if metric is None:
@@ -200,14 +230,21 @@ def _measured(table: PaperTable, where: tuple[str, str], value: float | None, re
 
 def _not_run(table: PaperTable, where: tuple[str, str], value: float | None, lacking: Sequence[Missing]) -> Cell:
     row, name = where
-    source = table.measured[row]
-    lacking = [*lacking, *((path, make) for path, make in source.needs.items() if not Path(path).exists())]
+    source, column = table.measured[row], table.columns[name]
+    besides = [more for more in table.besides if more.concerns(column)]
+    needs = [pair for owner in (source.model, *besides) if owner is not None for pair in owner.needs.items()]
+    lacking = [*lacking, *((path, make) for path, make in needs if not Path(path).exists())]
     makes = [make for _, make in lacking if make is not None]
     told = (path if make is not None else f"{path} (obtain it: docs/evaluation.md)" for path, make in lacking)
-    benchmark = table.columns[name].benchmark
-    asks = [command.format(benchmark=benchmark) for command in (*table.commands, *source.commands)]
+    words = " ".join(more.words for more in besides)
+    asks = [_asked(command, column.benchmark, words) for command in table.makes(source)]
     return Cell(row=row, column=name, published=value, metric=None, state="not run",
                 missing=tuple(told), commands=tuple(dict.fromkeys([*makes, *asks])))  # fmt: skip
+
+
+def _asked(command: str, benchmark: str, words: str) -> str:
+    made = command.format(benchmark=benchmark)
+    return f"{made} {words}" if words and made != command else made
 
 
 def _means(table: PaperTable, row: str, cells: Mapping[str, Cell]) -> list[Cell]:
@@ -254,17 +291,11 @@ def _scaled(metric: Metric, scale: float) -> Metric:
 
 
 def origins(table: PaperTable, report: Callable[[str, str], Report | None]) -> dict[str, list[str]]:
-    """By row, who answered: run folder, predictor and checkpoint of every evaluation that fills the row."""
+    """By row, who answered: run folder, predictor, checkpoint and commit of every evaluation that fills the row."""
     made: dict[str, list[str]] = {}
     for row, source in table.measured.items():
         found = [report(source.run, c.benchmark) for c in table.columns.values()]
-        told = dict.fromkeys(line for r in found if r is not None for line in _who(r))
+        told = dict.fromkeys(line for r in found if r is not None for line in who(r))
         if told and source.minus is None:
             made[row] = [f"run {source.run}: {line}" for line in told]
     return made
-
-
-def _who(report: Report) -> list[str]:
-    asked = [session["predictor"] for session in report.provenance.get("sessions", [])]
-    marks = [f"{p['name']}, checkpoint {p['checkpoint'][:12]}" if "checkpoint" in p else p["name"] for p in asked]
-    return marks or [report.predictor]

@@ -2,8 +2,8 @@
 
 Questions about two videos (a `<first>_cat_<second>.mp4` name, or a Joint or Compare context) are set aside and named
 where the caller does not want them, as in the paper of VQA², which reports single videos. `quality_concern` is absent
-from the released file and therefore optional. A file without any right answer (the test set's are withheld) is read;
-one that lacks some is an error.
+from the released file and therefore optional, or joined from another file. A file without any right answer (the test
+set's are withheld) is read; one that lacks some is an error.
 """
 
 import json
@@ -47,15 +47,29 @@ class Questions:
     withheld: bool
 
 
-def read_questions(file: Path, video_root: Path, reference_keys: Sequence[str], pairs: bool) -> Questions:
-    """The questions of a file, those about two videos only with `pairs`. DataError names file, record and key."""
-    try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise DataError(f"{file}: not JSON: {err}") from None
-    if not isinstance(records, list):
-        raise DataError(f"{file}: a list of records is needed, got {type(records).__name__}")
-    read = [_Record(file, number, values) for number, values in enumerate(records)]
+Concerns = Mapping[tuple[str, str], tuple[str, ...]]
+"""(video_name, question) -> quality concerns."""
+
+
+def read_concerns(file: Path) -> Concerns:
+    """Of a file whose records have `video_name`, `question` and `quality_concern`. DataError where one question has
+    two different answers."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for record in _records(file):
+        key, concerns = (record.text("video_name"), record.text("question")), tuple(record.texts("quality_concern"))
+        if found.setdefault(key, concerns) != concerns:
+            raise record.error("quality_concern", f"{concerns} here and {found[key]} before, of the same question")
+    return found
+
+
+def read_questions(
+    file: Path, video_root: Path, reference_keys: Sequence[str], pairs: bool, concerns: Concerns
+) -> Questions:
+    """The questions of a file, those about two videos only with `pairs`; `concerns` are for records that have none of
+    their own. DataError names file, record and key, and `concerns` of which no question is here."""
+    read = _records(file)
+    if concerns and not any((r.values.get("video_name"), r.values.get("question")) in concerns for r in read):
+        raise DataError(f"{file}: no question is one of those in the file of concerns")
     keys = ("correct_choice", *reference_keys)
     withheld = not any(key in record.values for record in read for key in keys)
     kept, excluded = [], []
@@ -64,8 +78,18 @@ def read_questions(file: Path, video_root: Path, reference_keys: Sequence[str], 
         if reason and not pairs:
             excluded.append((record.text("video_name"), reason))
         else:
-            kept.append(_question(record, video_root, None if withheld else reference_keys))
+            kept.append(_question(record, video_root, None if withheld else reference_keys, concerns))
     return Questions(kept=tuple(kept), excluded=tuple(excluded), withheld=withheld)
+
+
+def _records(file: Path) -> list["_Record"]:
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+        raise DataError(f"{file}: not JSON: {err}") from None
+    if not isinstance(records, list):
+        raise DataError(f"{file}: a list of records is needed, got {type(records).__name__}")
+    return [_Record(file, number, values) for number, values in enumerate(records)]
 
 
 class _Record:
@@ -108,7 +132,7 @@ def _context(record: _Record) -> str:
     return " ".join(record.texts("context"))
 
 
-def _question(record: _Record, video_root: Path, reference_keys: Sequence[str] | None) -> Question:
+def _question(record: _Record, video_root: Path, reference_keys: Sequence[str] | None, concerns: Concerns) -> Question:
     """`reference_keys` is None where answers are withheld."""
     kinds = record.texts("question_type")
     kind = next((k for k in (*CLOSED, OPEN) if k in kinds), None)
@@ -120,15 +144,17 @@ def _question(record: _Record, video_root: Path, reference_keys: Sequence[str] |
     if reference_keys is not None:
         choice = "" if kind == OPEN else _choice(record, len(answers))
         reference = answers[LETTERS.index(choice)] if choice else _reference(record, reference_keys)
+    name, text = record.text("video_name"), record.text("question")
+    told = record.texts("quality_concern") if "quality_concern" in record.values else concerns.get((name, text), ())
     return Question(
-        id=f"{record.number:05d}-{record.text('video_name')}",
+        id=f"{record.number:05d}-{name}",
         path=path,
         second=second,
         context=_context(record),
-        text=record.text("question"),
+        text=text,
         kind=kind,
         video_type=record.text("video_type"),
-        concerns=tuple(record.texts("quality_concern")) if "quality_concern" in record.values else (),
+        concerns=tuple(told),
         answers=answers,
         choice=choice,
         reference=reference,

@@ -5,7 +5,6 @@ asks in the batches of an unbroken one. Several processes take every n-th batch 
 report what they cannot do per item (`Answer.error`); nothing is asked twice, replaced or left out of the counts.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from vqa2.bench._answers import AnswerFile, item_key, read_answers
+from vqa2.bench._answers import AnswerFile, read_answers
 from vqa2.bench._items import Benchmark, Described, Item, OpenPredictor, Planner
+from vqa2.bench._origin import origin
 from vqa2.core.errors import DataError
 from vqa2.core.records import Answer, Query, Report
 from vqa2.core.run import environment, fingerprint
@@ -52,7 +52,8 @@ def run(
     """
     items = benchmark.items()
     check_ids(items, benchmark.label)
-    file = AnswerFile(out, _header(benchmark, predictor), _session(benchmark, predictor, shard))
+    asked = origin(benchmark, items)
+    file = AnswerFile(out, _header(benchmark, predictor) | asked, _session(benchmark, predictor, shard))
     if shard.rank == 0:
         file.gather(items, failures=False)
     shard.barrier()
@@ -66,7 +67,7 @@ def run(
     assert len(report.failures) == report.n_failed, "every failure is listed and every listed item is a failure"
     short = sum(a.dropped_key_frames > 0 for a in answers.values())
     frames = (f"{short} items lost key frames to fit the model",) if short else ()
-    made = _provenance(benchmark, items, file.header["sessions"])
+    made = asked | {"sessions": file.header["sessions"]}
     report = replace(report, deviations=(*report.deviations, *frames), provenance=made)
     write_report(out / REPORT, report)
     return report
@@ -129,14 +130,6 @@ def _session(benchmark: Benchmark, predictor: OpenPredictor, shard: Shard) -> di
     described = predictor.provenance if isinstance(predictor, Described) else {}
     who = {"name": predictor.name, "fingerprint": predictor.fingerprint, **described}
     made = {"predictor": who, "processes": shard.world, "environment": environment(benchmark.seed)}
-    return json.loads(json.dumps(made))
-
-
-def _provenance(benchmark: Benchmark, items: Sequence[Item], sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`items`: hash of every question with its file's name and size; `files`: sha256 of what the benchmark reads."""
-    files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in benchmark.inputs()}
-    asked = fingerprint([[i.query.id, item_key(i)] for i in items])
-    made = {"items": asked, "files": files, "config": asdict(benchmark), "sessions": sessions}
     return json.loads(json.dumps(made))
 
 

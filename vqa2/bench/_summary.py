@@ -44,10 +44,12 @@ class Sample:
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """Everything but the reports. `worst`: benchmark -> its worst items. `abilities`: the run's stages x abilities.
-    `ablation`: variant name -> its reports. `environment`: as core.run.environment
-    gives it. `config`: the composed configuration as YAML."""
+    `ablation`: variant name -> its reports. `data_note`: what the data are, empty where that needs no word. `earlier`:
+    the benchmarks that an earlier evaluation asked; figures and worst items are not theirs. `environment`: as
+    core.run.environment gives it. `config`: the composed configuration as YAML."""
 
     data_note: str
+    earlier: Sequence[str] = ()
     stages: Sequence[Stage] = ()
     points: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from vqa2.bench._origin import origin_line
 from vqa2.core.records import Metric, Report
 
 _COVERAGE = "scored / expected"
@@ -30,7 +31,8 @@ def coverage(report: Report) -> str:
 
 def table(reports: Sequence[Report]) -> Table:
     """The headline metrics for a terminal; coverage below 100 % is marked."""
-    made = Table(title="Evaluation", title_justify="left", header_style="bold")
+    told = "\n".join(map(origin_line, reports))
+    made = Table(title="Evaluation", title_justify="left", header_style="bold", caption=told, caption_justify="left")
     for column in COLUMNS:
         numeric = column in _NUMERIC
         made.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
@@ -46,9 +48,12 @@ def markdown(reports: Sequence[Report]) -> str:
     """Headline metrics, then every group, the notes and the failures of each report."""
     lines = [table_line(COLUMNS), table_line(["---"] * len(COLUMNS))]
     lines += [table_line(cells) for report in reports for cells in _rows(report)]
+    lines += ["", *(f"- {origin_line(report)}" for report in reports)]
     for report in reports:
         lines += ["", f"## {report.benchmark}: {report.predictor}", "", f"Scored {coverage(report)} items.", ""]
         lines += [f"- {note}" for note in report.notes]
+        lines += [f"- not comparable with published figures: {text}" for text in report.deviations]
+        lines += [f"- not comparable: {text} ({', '.join(figures)})" for text, figures in report.limited.items()]
         for name, metrics in report.groups.items():
             lines += [
                 "",

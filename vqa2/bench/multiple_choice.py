@@ -24,8 +24,8 @@ _QBENCH = "Choose between one of the options as follows:"
 @register("benchmark", "multiple_choice")
 class MultipleChoice:
     """`file` in the given `form`; `media_root`: folder of its images; `prepare`: the command that gets both, null where
-    there is none. `prompt`: Q-Bench's own wording, or `plain`,
-    which asks for the letter. `published_n`: questions behind published figures, null where nothing is published."""
+    there is none. `prompt`: Q-Bench's own wording, or `plain`, which asks for the letter. `published_n`: questions
+    behind published figures, null where nothing is published; `released`: whether those very questions can be had."""
 
     label: str
     prepare: str | None
@@ -34,6 +34,7 @@ class MultipleChoice:
     form: Form
     prompt: Literal["qbench", "plain"]
     published_n: Annotated[int, Ge(1)] | None
+    released: bool
     batch_size: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
@@ -53,8 +54,8 @@ class MultipleChoice:
         withheld = not items[0].target["choice"]
         counted = [] if withheld else list(zip(items, answers, strict=True))
         grades = [_grade(i, a.text) for i, a in counted if a.text is not None]
-        failures = [(i.query.id, a.error) for i, a in counted if a.error is not None]
-        failures += [(g.item.query.id, g.reason) for g in grades if g.reason]
+        unread = [(g.item.query.id, g.reason) for g in grades if g.reason]
+        failures = [*((i.query.id, a.error) for i, a in counted if a.error is not None), *unread]
         axes = list(items[0].target["axes"])
         by = {axis: marks.by(grades, lambda i, axis=axis: [i.target["axes"][axis]]) for axis in axes}
         return Report(
@@ -73,7 +74,7 @@ class MultipleChoice:
             failures=tuple(failures),
             groups={f"accuracy by {axis}": made for axis, made in by.items()},
             notes=self._notes(withheld),
-            deviations=self._deviations(len(items), withheld, len(errors(items, answers))),
+            deviations=self._deviations(len(items), withheld, len(errors(items, answers)), len(unread)),
             marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
 
@@ -119,15 +120,19 @@ class MultipleChoice:
             notes.append("the file holds no right answers: nothing is graded, the replies are in the answers file")
         return tuple(notes)
 
-    def _deviations(self, asked: int, withheld: bool, failed: int) -> tuple[str, ...]:
-        """Why the figures are not comparable with published ones."""
-        found = []
+    def _deviations(self, asked: int, withheld: bool, failed: int, unread: int) -> tuple[str, ...]:
+        """Why the figures are not comparable with published ones; `unread`: replies that name no letter."""
+        found = [] if self.released else ["not the paper's questions, which are not released"]
         if self.published_n is not None and asked != self.published_n:
             found.append(f"{asked} questions, published on {self.published_n}")
         if withheld:
             found.append("answers are withheld")
         if failed:
             found.append(f"{failed} questions not answered")
+        if self.form == "llvisionqa" and self.prompt == "plain":
+            found.append("prompt=plain is not the published prompt")
+        if self.form == "llvisionqa" and unread:
+            found.append(f"{unread} replies that name no letter count as wrong, published ones were read by GPT")
         return tuple(found)
 
 

@@ -19,7 +19,7 @@ from vqa2.bench._judge import Judge, OpenAnswer, Verdict
 from vqa2.bench._judge_rules import Vocabulary
 from vqa2.bench._parse import letter, option
 from vqa2.bench._qbench_prompts import Form, question_prompt
-from vqa2.bench._qbench_records import OPEN, Question, Questions, read_questions
+from vqa2.bench._qbench_records import OPEN, Question, Questions, read_concerns, read_questions
 from vqa2.core.config import register
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import LETTERS
@@ -27,22 +27,24 @@ from vqa2.core.records import Answer, Metric, Query, Report
 
 _LENIENT = ("Aesthetic", "AIGC")
 """VQA² prints these two concerns in one column."""
-_ROUNDS = 5
+_CONCERNS = "score by quality concern"
 
 
 @register("benchmark", "qbench_video")
 class QBenchVideo:
     """`file`: the JSON in the released form; `video_root`: folder of the videos it names; `prepare`: the command that
-    gets both. `pairs`: questions about two
-    videos. `prompt`: whose wording; `reply`: how `plain` asks closed questions. Open answers are graded by `judge`, or
-    by word rules where `vocabulary` is set and the judge is none (the embedded benchmark only), else not at all.
-    `reference_keys`: where an open reference may stand, first match. `published_n`: questions behind published figures,
-    null where nothing is published."""
+    gets both. `concerns`: a JSON list of records with `video_name`, `question` and `quality_concern`, for a file
+    without the last (the released one), null for none. `pairs`: questions about two videos. `prompt`: whose wording;
+    `reply`: how `plain` asks closed questions. Open answers are graded by `judge`, or by word rules where
+    `vocabulary` is set and the judge is none (the embedded benchmark only), else not at all. `reference_keys`: where
+    an open reference may stand, first match. `published_n`: questions behind published figures, null where nothing is
+    published."""
 
     label: str
     prepare: str | None
     file: str
     video_root: str
+    concerns: str | None
     pairs: Literal["exclude", "include"]
     prompt: Form
     reply: Literal["letter", "text"]
@@ -55,8 +57,8 @@ class QBenchVideo:
     seed: Annotated[int, Ge(0)]
 
     def inputs(self) -> tuple[Path, ...]:
-        """The file that decides what is asked and what is right."""
-        return (Path(self.file),)
+        """The files that decide what is asked, what is right and what a question counts under."""
+        return tuple(Path(file) for file in (self.file, self.concerns) if file is not None)
 
     def items(self) -> list[Item]:
         """One item per question. ConfigError for settings that exclude each other and for a judge that cannot grade."""
@@ -67,6 +69,8 @@ class QBenchVideo:
                 f"{self.label}.pairs: prompt=vqa2 is worded for one video; use official, plain or exclude"
             )
         check_file(Path(self.file), self.prepare)
+        if self.concerns is not None:
+            check_file(Path(self.concerns), None)
         read = self._read()
         if not read.kept:
             raise DataError(f"{self.file}: no single-video question among {len(read.excluded)} records")
@@ -84,10 +88,12 @@ class QBenchVideo:
         grades = [self._grade(i, a.text, verdicts) for i, a in counted if a.text is not None]
         ungraded = [(g.item.query.id, g.reason) for g in grades if g.reason]
         failures = (*errors(*(zip(*counted) if counted else ((), ()))), *ungraded)
+        metrics = self._metrics(grades, marks, items, answers)
+        undone = [i for i, a in counted if a.error is not None] + [g.item for g in grades if g.mark is None]
         return Report(
             benchmark=self.label,
             predictor=predictor,
-            metrics=self._metrics(grades, marks, items, answers),
+            metrics=metrics,
             n_expected=len(counted),
             n_scored=len(counted) - len(failures),
             failures=failures,
@@ -96,7 +102,8 @@ class QBenchVideo:
                 **self._agreement(verdicts),
             },
             notes=self._notes(items, read, verdicts),
-            deviations=self._deviations(items, read, len(counted) - sum(g.mark is not None for g in grades)),
+            deviations=self._deviations(items, read, sum(i.target["kind"] != OPEN for i in undone)),
+            limited=self._limited(items, metrics[-1], verdicts, sum(i.target["kind"] == OPEN for i in undone)),
             marks={g.item.query.id: g.mark for g in grades if g.mark is not None},
         )
 
@@ -111,7 +118,10 @@ class QBenchVideo:
         return Marks(self.bootstrap, self.seed).differences("Overall", first, second, _BREAKDOWNS)
 
     def _read(self) -> Questions:
-        return read_questions(Path(self.file), Path(self.video_root), self.reference_keys, self.pairs == "include")
+        concerns = {} if self.concerns is None else read_concerns(Path(self.concerns))
+        return read_questions(
+            Path(self.file), Path(self.video_root), self.reference_keys, self.pairs == "include", concerns
+        )
 
     def _gradable(self, item: Item, read: Questions) -> bool:
         judged = bool(self.judge.named()) or self.vocabulary is not None
@@ -201,7 +211,7 @@ class QBenchVideo:
 
     def _judges(self) -> list[str]:
         """The judges by model."""
-        return [values.get("model", values["name"]) for values in self.judge.named().values()]
+        return [_judge.model_of(values) for values in self.judge.named().values()]
 
     def _agreement(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, tuple[Metric, ...]]:
         if len(verdicts) < 2:
@@ -221,18 +231,17 @@ class QBenchVideo:
         for name, found in zip(self._judges(), verdicts.values()):
             rounds = [g for v in found.values() for g in v.rounds]
             notes.append(f"judge {name}: {rounds.count(None)} of {len(rounds)} replies are no grade and in no mean")
+            models = sorted({m for v in found.values() for m in v.models})
+            notes.append(f"judge {name}: answered by {', '.join(models) or 'a model that the backend does not name'}")
         if read.withheld:
             notes.append("the file holds no right answers: nothing is graded, the replies are in the answers file")
         if read.excluded:
             names = ", ".join(name for name, _ in read.excluded)
             notes.append(f"{len(read.excluded)} questions about two videos excluded: {names}")
-        if not all(i.target["concerns"] for i in items):
-            without = sum(not i.target["concerns"] for i in items)
-            notes.append(f"{without} of {len(items)} questions have no quality_concern and are in no concern column")
         return tuple(notes)
 
     def _deviations(self, items: Sequence[Item], read: Questions, failed: int) -> tuple[str, ...]:
-        """Why the figures are not comparable with published ones."""
+        """Why no figure is comparable with published ones; `failed`: closed questions without a mark."""
         if self.published_n is None:
             return ("not a published benchmark",)
         found = [f"{len(items)} questions, published on {self.published_n}"] if len(items) != self.published_n else []
@@ -242,15 +251,30 @@ class QBenchVideo:
             found.append("prompt=plain is not a published prompt")
         if self.prompt == "official":
             found.append("frames are those the predictor takes, published with 16 a video, 8 each of a pair")
+        if self.pairs == "include" and any(i.query.second for i in items):
+            found.append("frames of a pair stand in one list, published under a heading each")
         if failed:
-            found.append(f"{failed} questions not answered or not graded")
-        if not self.judge.named():
-            found.append("open questions are not graded by a language model")
-        elif not self._judges()[0].startswith(self.judge.published):
-            found.append(f"judge {self._judges()[0]}, published with {self.judge.published}")
-        if self.judge.named() and self.judge.rounds != _ROUNDS:
-            found.append(f"{self.judge.rounds} rounds of the judge, published with {_ROUNDS}")
+            found.append(f"{failed} closed questions not answered")
         return tuple(found)
+
+    def _limited(
+        self, items: Sequence[Item], opened: Metric, verdicts: Mapping[str, Mapping[str, Verdict]], failed: int
+    ) -> dict[str, tuple[str, ...]]:
+        """Why some figures are not comparable: those that open questions are in, of which `failed` have no mark, and
+        those by concern."""
+        found = {}
+        without = sum(not i.target["concerns"] for i in items)
+        if without:
+            reason = f"{without} of {len(items)} questions have no quality_concern and are in no concern column"
+            found[f"{reason} ({self.label}.concerns, docs/evaluation.md)"] = (_CONCERNS,)
+        if self.published_n is None:
+            return found
+        of = [f"{name} / {value}" for name, key in _BREAKDOWNS.items()
+              for item in items if item.target["kind"] == OPEN for value in key(item)]  # fmt: skip
+        figures = ("Overall", opened.name, *dict.fromkeys(of))
+        reasons = [f"{failed} open questions not answered or not graded"] if failed else []
+        reasons += _judge.departures(self.judge, [*next(iter(verdicts.values()), {}).values()])
+        return found | dict.fromkeys(reasons, figures)
 
 
 def _concerns(item: Item) -> list[str]:
@@ -260,7 +284,8 @@ def _concerns(item: Item) -> list[str]:
 
 _BREAKDOWNS: Breakdowns = {
     "score by question type": lambda i: [i.target["kind"]],
-    "score by quality concern": _concerns,
+    _CONCERNS: _concerns,
     "score by video type": lambda i: [i.target["video_type"]],
     "score by context": lambda i: [i.target["context"]],
+    "score by number of videos": lambda i: ["Single" if i.query.second is None else "Pair"],
 }

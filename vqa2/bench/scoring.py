@@ -19,7 +19,7 @@ from vqa2.bench._summary import Point
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
 from vqa2.core.records import Answer, Instruction, Metric, Report, read_jsonl
-from vqa2.core.scale import METRICS, paired_difference, quality_metric, quality_metrics
+from vqa2.core.scale import paired_difference, paired_differences, quality_metric, quality_metrics
 
 _GROUPED = ("SRCC", "PLCC raw")
 
@@ -31,7 +31,7 @@ class Scoring:
     `prepare`: the command that gets the file, null where there is none. `where`: tags a row must have, for sets with
     several rows a clip. `without`: instruction sets (any path) whose clips are left out: what a model was trained on.
     `groups`: tags to break correlations down by. `published_n`: how many items the published figures are on, null where
-    nothing is published.
+    nothing is published; `sources`: the sources of data_prep whose clips these are, empty for any.
     """
 
     label: str
@@ -42,6 +42,7 @@ class Scoring:
     without: tuple[str, ...]
     groups: tuple[str, ...]
     published_n: Annotated[int, Ge(1)] | None
+    sources: tuple[str, ...]
     batch_size: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
@@ -78,23 +79,31 @@ class Scoring:
             n_expected=len(items),
             n_scored=len(scored),
             failures=tuple(errors(items, answers)),
-            groups={f"{name} by {tag.replace('_', ' ')}": made for (name, tag), made in groups.items()},
+            groups={_group(name, tag): made for (name, tag), made in groups.items()},
             notes=_notes(items),
             deviations=tuple(self._deviations(items, len(scored))),
             marks={i.query.id: 1 - abs(s - i.target["mos"]) / 100 for i, s in scored},
         )
 
     def compare(self, items: Sequence[Item], answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[Metric, ...]:
-        """Rank and linear correlation of `answers` minus those of `others`, on the items that both scored."""
+        """Every metric of `answers` minus that of `others`, on the items that both scored; correlations also by tag
+        (`<group> / <member>`)."""
         both = [
-            (100 * a.score01, 100 * b.score01, i.target["mos"])
+            (i, 100 * a.score01, 100 * b.score01)
             for i, a, b in zip(items, answers, others, strict=True)
             if a.score01 is not None and b.score01 is not None
         ]
-        ours, theirs, mos = zip(*both) if both else ((), (), ())
-        made = [
-            paired_difference(name, ours, theirs, mos, bootstrap=self.bootstrap, seed=self.seed) for name in METRICS
-        ]
+        drawn = {"bootstrap": self.bootstrap, "seed": self.seed}
+        made = [*paired_differences(*_sides(both), **drawn)]
+        for tag in self.groups:
+            members: dict[str, list[tuple[Item, float, float]]] = {}
+            for item, *scores in both:
+                members.setdefault(item.target["tags"][tag], []).append((item, *scores))
+            made += [
+                replace(paired_difference(name, *_sides(some), **drawn), name=f"{_group(name, tag)} / {value}")
+                for name in _GROUPED
+                for value, some in members.items()
+            ]
         lost = len(items) - len(both)
         return tuple(
             replace(m, note="; ".join(filter(None, [m.note, f"{lost} items that not both sides scored left out"])))
@@ -127,6 +136,10 @@ class Scoring:
         found = []
         if self.published_n is not None and len(items) != self.published_n:
             found.append(f"{len(items)} items, published on {self.published_n}")
+        foreign = Counter(_source(i.target["clip"]) for i in items if _source(i.target["clip"]) not in self.sources)
+        if self.sources and foreign:
+            counts = ", ".join(f"{count} of {name}" for name, count in sorted(foreign.items()))
+            found.append(f"clips of another dataset ({counts}), published on {' or '.join(self.sources)}")
         splits = {i.target["tags"].get("split", "unnamed") for i in items} - {"test"}
         if splits:
             found.append(f"rows of split {', '.join(sorted(splits))}, published on test")
@@ -143,6 +156,22 @@ class Scoring:
             x, y = zip(*pairs)
             made.append(replace(quality_metric(name, x, y, bootstrap=self.bootstrap, seed=self.seed), name=value))
         return tuple(made)
+
+
+def _group(metric: str, tag: str) -> str:
+    """The name of a breakdown."""
+    return f"{metric} by {tag.replace('_', ' ')}"
+
+
+def _sides(both: Sequence[tuple[Item, float, float]]) -> tuple[list[float], list[float], list[float]]:
+    """Scores of either side and MOS."""
+    return [a for _, a, _ in both], [b for _, _, b in both], [i.target["mos"] for i, _, _ in both]
+
+
+def _source(clip_id: str) -> str:
+    """The source of data_prep that a clip comes from: its id begins with it."""
+    name, mark, _ = clip_id.partition("/")
+    return name if mark else "no named source"
 
 
 def _clip_names(row: Instruction) -> set[str | tuple[str, ...]]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from vqa2.core._llm_cache import Cache
+from vqa2.core._llm_cache import Cache, Row
 from vqa2.core.config import build
 from vqa2.core.errors import UserError
 
@@ -51,15 +51,17 @@ class BadReply(LlmError):
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens as the backend counts them."""
+    """Tokens as the backend counts them; `model`: who answered, by the backend's own word (empty: it does not say)."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    model: str = ""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            model=other.model or self.model,
         )
 
 
@@ -171,10 +173,9 @@ class Llm:
                 found, usage = self.backend.options(messages, options)
                 if all(value is None for value in found):
                     raise LlmError(f"llm: none of the options {', '.join(options)} is among the likely answers")
-                row, cached = (json.dumps(found), usage.prompt_tokens, usage.completion_tokens), False
+                row, cached = (json.dumps(found), usage.prompt_tokens, usage.completion_tokens, usage.model), False
                 row = self._cache.put(key, list(messages), row)
-        usage = Usage(prompt_tokens=row[1], completion_tokens=row[2])
-        return Choice(logprobs=tuple(json.loads(row[0])), cached=cached, usage=usage)
+        return Choice(logprobs=tuple(json.loads(row[0])), cached=cached, usage=_usage(row))
 
     def chat_all(
         self, requests: Iterable[Request], advance: Callable[[], None], give_up_after: int
@@ -230,12 +231,12 @@ class Llm:
         with self._cache.lock(key):
             row = self._cache.get(key)
             if row is not None:
-                return row[0], Usage(prompt_tokens=row[1], completion_tokens=row[2]), True
+                return row[0], _usage(row), True
             schema = request.schema.model_json_schema() if request.schema else None
             text, usage = self.backend.complete(request.messages, schema, request.seed)
-            row = (text, usage.prompt_tokens, usage.completion_tokens)
-            text, prompt, completion = self._cache.put(key, list(request.messages), row)
-            return text, Usage(prompt_tokens=prompt, completion_tokens=completion), False
+            row = (text, usage.prompt_tokens, usage.completion_tokens, usage.model)
+            row = self._cache.put(key, list(request.messages), row)
+            return row[0], _usage(row), False
 
     def _key(self, request: Request) -> str:
         schema = request.schema.model_json_schema() if request.schema else None
@@ -243,6 +244,10 @@ class Llm:
 
     def _hash(self, *asked: Any) -> str:
         return hashlib.sha256(json.dumps([self.backend.identity, *asked], sort_keys=True).encode()).hexdigest()
+
+
+def _usage(row: Row) -> Usage:
+    return Usage(prompt_tokens=row[1], completion_tokens=row[2], model=row[3])
 
 
 def open_llm(values: Mapping[str, Any], cache: Path, where: str) -> Llm | None:

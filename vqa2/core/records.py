@@ -167,9 +167,10 @@ class Metric:
 class Report:
     """The outcome of one benchmark. n_expected = n_scored + n_failed; `failures` lists (id, reason).
 
-    `deviations`: why these figures are not comparable with published ones (other items, split, judge, frames); empty
-    where they are. `provenance`: hashes, configuration and versions that the figures come from. `marks`: how well each
-    graded item was answered, in [0, 1].
+    `deviations`: why these figures are not comparable with published ones (other items, split, frames); empty where
+    they are. `limited`: such reasons that hold for some figures only, with their names: a metric, a group, or
+    `<group> / <member>`. `provenance`: hashes, configuration and versions that the figures come from. `marks`: how
+    well each graded item was answered, in [0, 1].
     """
 
     benchmark: str
@@ -181,12 +182,23 @@ class Report:
     groups: dict[str, tuple[Metric, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
+    limited: dict[str, tuple[str, ...]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     marks: dict[str, float] = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:
         return self.n_expected - self.n_scored
+
+    def objections(self, figure: Sequence[str]) -> list[str]:
+        """Why a figure (a metric's name, or a group's and a member's) is not comparable with a published one."""
+        return [*self.deviations, *(text for text, figures in self.limited.items() if is_among(figure, figures))]
+
+
+def is_among(figure: Sequence[str], figures: Sequence[str]) -> bool:
+    """Whether a figure (a metric's name, or a group's and a member's) is one of `figures`: metrics, whole groups, or
+    `<group> / <member>`."""
+    return " / ".join(figure) in figures or figure[0] in figures
 
 
 def write_jsonl(path: Path, records: Iterable) -> int:

@@ -85,7 +85,7 @@ def quality_metric(
     name: str, predicted: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int
 ) -> Metric:
     """One of METRICS. Undefined (value None, the reason in `note`) with fewer than 3 items or a non-finite value; a
-    correlation also where one side is constant."""
+    correlation also where one side is constant (the raw error is defined there too)."""
     x, y = _pair(predicted, target)
     reason = _undefined(name, x, y)
     if reason:
@@ -120,6 +120,37 @@ def paired_difference(
         return METRICS[name](a[index], y[index]) - METRICS[name](b[index], y[index])
 
     return difference_metric(name, difference, len(y), bootstrap=bootstrap, seed=seed)
+
+
+def paired_differences(
+    first: Sequence[float], second: Sequence[float], target: Sequence[float], *, bootstrap: int, seed: int
+) -> tuple[Metric, ...]:
+    """`paired_difference` of every metric of `quality_metrics`. Each side has its own logistic, fitted once to all
+    items."""
+    made = []
+    for name in METRICS:
+        made.append(paired_difference(name, first, second, target, bootstrap=bootstrap, seed=seed))
+        if name in FITTED:
+            made.append(_fitted_difference(name, (first, second), target, bootstrap, seed))
+    return tuple(made)
+
+
+def _fitted_difference(
+    name: str, sides: Sequence[Sequence[float]], target: Sequence[float], bootstrap: int, seed: int
+) -> Metric:
+    mapped, warnings = [], []
+    for x, y in (_pair(side, target) for side in sides):
+        reason = _undefined(name, x, y)
+        try:
+            fit, warning = map_logistic4(x, y) if not reason else (x, "")
+        except NoFit as err:
+            reason = f"undefined: {err}"
+        if reason:
+            return Metric(name=FITTED[name], value=None, n=len(y), note=reason)
+        mapped.append(fit)
+        warnings.append(warning)
+    made = paired_difference(name, *mapped, target, bootstrap=bootstrap, seed=seed)
+    return replace(made, name=FITTED[name], note="; ".join(filter(None, [made.note, *dict.fromkeys(warnings)])))
 
 
 def difference_metric(

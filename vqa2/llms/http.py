@@ -166,8 +166,8 @@ class HttpBackend:
 def _usage(made: ChatCompletion) -> Usage:
     usage = made.usage
     if usage is None:
-        return Usage()
-    return Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        return Usage(model=made.model or "")
+    return Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, model=made.model or "")
 
 
 def _likely(option: str, tokens: Sequence[TopLogprob]) -> float | None:

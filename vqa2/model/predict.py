@@ -250,6 +250,15 @@ def checkpoint_of(folder: Path) -> str:
     return _hash(*sorted(p for p in folder.iterdir() if p.is_file() and p.name != "README.md"))
 
 
+def weights_of(model: torch.nn.Module) -> str:
+    """A hash of the weights that a model in memory has."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
 def _hash(*paths: Path) -> str:
     """sha256 over names and contents."""
     digest = hashlib.sha256()

@@ -21,9 +21,9 @@ class ProgramPredictor:
 
     def __init__(self, program: str, made: Any, means: Means, traces: Path) -> None:
         self.name, self.made, self.means, self.traces = program, made, means, traces
-        self.fingerprint = fingerprint(
-            [program, TypeAdapter(PROGRAMS[program][0]).dump_python(made, mode="json"), _who(means)]
-        )
+        settings = TypeAdapter(PROGRAMS[program][0]).dump_python(made, mode="json")
+        self.provenance = {"settings": settings, **_who(means)}
+        self.fingerprint = fingerprint([program, settings, [*_who(means).values()]])
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 per query, from its trace."""
@@ -66,19 +66,19 @@ def _file_name(asked: Asked) -> str:
     return f"{readable}-{fingerprint(asked.plain())[:8]}"
 
 
-def _who(means: Means) -> list[Any]:
+def _who(means: Means) -> dict[str, Any]:
     """Everyone whose change changes answers: experts with their calibrations, chat model, models of ours, localizer,
     gate."""
     pool = means.pool
     assert pool is not None
     experts = {name: [pool.subject(name).identity, _curve(pool.calibration_of(name))] for name in pool.experts}
-    return [
-        experts,
-        None if means.llm is None else means.llm.backend.identity,
-        None if means.voice is None else means.voice.name,
-        None if means.localizer is None else means.localizer.name,
-        None if means.gate is None else means.gate.name,
-    ]
+    return {
+        "experts": experts,
+        "llm": None if means.llm is None else means.llm.backend.identity,
+        "voice": None if means.voice is None else means.voice.name,
+        "localizer": None if means.localizer is None else means.localizer.name,
+        "gate": None if means.gate is None else means.gate.name,
+    }
 
 
 def _curve(made: Any) -> Any:

@@ -26,6 +26,7 @@ class ConstantPredictor:
 
     def __init__(self, score01: float, text: str) -> None:
         self.name, self.fingerprint = "constant", fingerprint(["constant", score01, text])
+        self.provenance = {"score01": score01, "text": text}
         self._score01, self._text = score01, text
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:

@@ -32,15 +32,17 @@ class Expert:
         tool = build("expert", self.expert, "predictor.expert")
         if tool.missing():
             raise ConfigError(f"predictor.expert: {tool.missing()}")
-        return ExpertPredictor(tool, fingerprint(["expert", self.expert]))
+        return ExpertPredictor(tool, self.expert)
 
 
 class ExpertPredictor:
     """Media that the tool does not take, or cannot measure, are failures."""
 
-    def __init__(self, tool: Tool, fingerprint: str) -> None:
+    def __init__(self, tool: Tool, settings: dict[str, Any]) -> None:
         self._info, self._scorer = tool.info, tool.open()
-        self.name, self.fingerprint = f"expert {type(tool).__name__.lower()} {fingerprint[:6]}", fingerprint
+        self.fingerprint = fingerprint(["expert", settings])
+        self.name = f"expert {type(tool).__name__.lower()} {self.fingerprint[:6]}"
+        self.provenance = {"expert": settings}
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         return [self._score(q) for q in queries]

@@ -3,6 +3,7 @@ order, batches and resumption change nothing."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class RandomPredictor:
     def __init__(self, made: Random) -> None:
         self.name, self._made = "random", made
         self.fingerprint = fingerprint(["random", made.seed, made.reply, *made.replies])
+        self.provenance = asdict(made)
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         return [missing(q) or Answer(id=q.id, score01=float(self._rng(q).random())) for q in queries]

@@ -25,8 +25,12 @@ class Reasoning(Model):
     """The fields of predictor `model`; `max_new_tokens` has to leave room for the thought."""
 
     def open(self) -> "ReasoningPredictor":
-        made = super().open()
-        return ReasoningPredictor(made, fingerprint(["reasoning", made.fingerprint]), made.provenance)
+        return reasoning(super().open())
+
+
+def reasoning(inner: ModelPredictor) -> "ReasoningPredictor":
+    """A model that scores by what it writes."""
+    return ReasoningPredictor(inner, fingerprint(["reasoning", inner.fingerprint]), inner.provenance)
 
 
 class ReasoningPredictor:

@@ -45,6 +45,7 @@ class SavedPredictor:
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
                 self._add(line, f"{file}:{number}", number == 1)
         self.name, self.fingerprint = str(path), digest.hexdigest()[:16]
+        self.provenance = {"answers": str(path), "sha256": digest.hexdigest()}
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         return [self._one(q, "score01") for q in queries]

@@ -21,7 +21,8 @@ from vqa2.bench._runner import REPORT, Shard, read_report
 from vqa2.bench._runner import run as run_benchmark
 from vqa2.core.records import Answer, Report
 from vqa2.core.run import say
-from vqa2.model.predict import Inference, ModelPredictor
+from vqa2.model.predict import Inference, ModelPredictor, weights_of
+from vqa2.predictors.reasoning import ReasoningPredictor, reasoning
 from vqa2.train.common import save_model
 from vqa2.train.plan import Context
 
@@ -92,7 +93,7 @@ class Evaluate(TrainerCallback):
             if self.spec.best is not None:
                 self._keep_best()
 
-    def _predictor(self, step: int) -> ModelPredictor:
+    def _predictor(self, step: int) -> ModelPredictor | ReasoningPredictor:
         made = Inference(
             video=self.context.spec.model.video,
             device=str(self.trainer.args.device),
@@ -102,9 +103,12 @@ class Evaluate(TrainerCallback):
         # Under ZeRO-3 these modules gather their weights by themselves, pass by pass.
         model = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped).eval()
         where = f"{self.home}@{step}"
-        return ModelPredictor(model, self.processor, where, where, made)
+        # No process has whole weights under ZeRO-3: run folder and step stand for them.
+        checkpoint = where if _partitioned(self.context) else weights_of(model)
+        found = ModelPredictor(model, self.processor, where, checkpoint, made)
+        return found if self.spec.predictor == "model" else reasoning(found)
 
-    def _ask(self, name: str, predictor: ModelPredictor, out: Path) -> Report | None:
+    def _ask(self, name: str, predictor: ModelPredictor | ReasoningPredictor, out: Path) -> Report | None:
         accelerator, benchmark = self.trainer.accelerator, self.context.benchmarks[name]
         if self.spec.limit is not None:
             benchmark = Limited(benchmark, self.spec.limit, benchmark.label, benchmark.batch_size, benchmark.seed)

@@ -22,7 +22,8 @@ class Measure:
 class Evaluation:
     """`every` so many optimizer steps the `benchmarks` (names in conf/benchmark) are asked of the model as it is, 0 for
     never; `limit` items of each, a seeded draw. `best` names the metric by which the best model is kept beside the
-    last; `keep` says which of the two the stage hands on. `abilities`: measured once at the end of every stage."""
+    last; `keep` says which of the two the stage hands on. `predictor`: how clips are scored, by level softmax (`model`)
+    or by a written thought and rating (`reasoning`). `abilities`: measured once at the end of every stage."""
 
     every: Annotated[int, Ge(0)]
     benchmarks: tuple[str, ...]
@@ -31,6 +32,7 @@ class Evaluation:
     best: Measure | None
     keep: Literal["last", "best"]
     abilities: dict[str, Measure]
+    predictor: Literal["model", "reasoning"]
     max_new_tokens: Annotated[int, Ge(1)]
     workers: Annotated[int, Ge(0)]
 
