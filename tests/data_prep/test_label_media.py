@@ -207,10 +207,12 @@ def test_files_that_cannot_be_used_are_listed_and_the_rest_is_used(published, tm
     assert left["../../../etc/passwd"].startswith("missing file: LSVQ/../../../etc/passwd: leaves the data root")
     counted = json.loads((root / "scoring_ugc.manifest.json").read_text())
     assert counted["excluded"] == {"lsvq_train: unreadable file": 2, "lsvq_train: missing file": 2}
-    # A file that arrives later is seen; the scale, which is the labels', stays.
+    # A file that arrives later is seen; the scale, which is the dataset's, stays.
     shutil.copy(published / "LSVQ/yfcc-batch1/0.mp4", videos / "0.mp4")
     prepare(values(root, ["scoring_ugc"]), progress=False)
-    assert [r["mos"] for r in lines(root / "scoring_ugc.train.jsonl")] == pytest.approx([0.0, 100 * 40 / 70])
+    least, most = composed("data_prep", ["source=lsvq_train"])["source"]["scale"]["span"]
+    found = [r["mos"] for r in lines(root / "scoring_ugc.train.jsonl")]
+    assert found == pytest.approx([100 * (mos - least) / (most - least) for mos in (10, 50)])
 
 
 CUT = {
