@@ -66,7 +66,9 @@ def write_dataset(root: Path, sources: list[str], frames: int = 12) -> None:
             if part.kind == "image":
                 Image.fromarray(picture(number)).save(path)
             elif not path.exists():
-                write_clip(path, moving(number, frames), 8, "libx264", "yuv420p", crf="20")
+                row = item[1]  # a streaming clip is as long as its label file tells
+                length, rate = (row.frames, round(row.fps)) if row.frames else (frames, 8)
+                write_clip(path, moving(number, length), rate, "libx264", "yuv420p", crf="20")
 
 
 def write_llava_onevision(folder: Path) -> None:

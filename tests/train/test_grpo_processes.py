@@ -1,6 +1,7 @@
 """GRPO as two processes over gloo equals one: every reward (ranking over both ranks, its memory, temporal), KL, dynamic
-sampling, a lost clip that leaves a rank without prompts, groups cut into packs, completions of different lengths; under
-DDP, ZeRO-2 and ZeRO-3. The real model with every part trained, under ZeRO-3 with a reference.
+sampling, a lost clip that leaves a rank without prompts, two updates on a rollout, groups cut into packs, completions
+of different lengths; under DDP, ZeRO-2 and ZeRO-3. The real model with every part trained, under
+ZeRO-3 with a reference.
 
 Plain SGD, so that weights differ by rounding alone. AdamW divides by the size of the gradient, and where that is
 rounding itself (the bias of keys has no gradient in exact arithmetic: softmax ignores it) steps differ by up to the
@@ -26,6 +27,7 @@ SHARED = {
     "learning_rate": 0.3,
     "max_steps": 3,
     "memory": 3,
+    "num_iterations": 2,
     "lost": [2, 5],
     "options": {"resample_rounds": 1},
 }
@@ -104,6 +106,7 @@ def equal(two: Path, one: Path) -> None:
     assert sum(row["broken_clips"] for row in steps) >= 2
     assert max(row["opponents"] for row in steps) > 3
     assert steps[-1]["kl"] > 0
+    assert max(row["clip_ratio/region_mean"] for row in steps) > 0
     assert min(row["completions/min_length"] for row in steps) < 8
     assert {r["rewards"]["temporal"] for r in table(one)} == {0.0, 0.3}
 
