@@ -1,7 +1,7 @@
 """GRPO as two processes over gloo equals one: every reward (ranking over both ranks, its memory, temporal), KL, dynamic
 sampling, a lost clip that leaves a rank without prompts, two updates on a rollout, groups cut into packs, completions
-of different lengths; under DDP, ZeRO-2 and ZeRO-3. The real model with every part trained, under
-ZeRO-3 with a reference.
+of different lengths; under DDP, ZeRO-2 and ZeRO-3. The real model with every part trained, under ZeRO-3 with
+a reference.
 
 Plain SGD, so that weights differ by rounding alone. AdamW divides by the size of the gradient, and where that is
 rounding itself (the bias of keys has no gradient in exact arithmetic: softmax ignores it) steps differ by up to the
