@@ -45,11 +45,14 @@ def refused(*command: str) -> str:
         (["train.py", "stage=grop"], "stage=grop: no such stage (did you mean 'grpo'?)"),
         (["train.py"], "no such stage"),
         (["train.py", "stage=base", "sed=3"], "sed: unknown key (did you mean 'seed'?)"),
-        (["train.py", "stage=scoring", "preset=paper", "engine=cpu"], "runs/paper/distortion"),
+        pytest.param(
+            ["train.py", "stage=scoring", "preset=paper", "engine=cpu"], "runs/paper/distortion", marks=pytest.mark.slow
+        ),
         (["eval.py", "benchmark=qbench-vidoe"], "no such benchmark (did you mean 'qbench-video'?)"),
-        (
+        pytest.param(
             ["eval.py", "run=nowhere", "train_preset=paper"],
             "run `python train.py stage=understanding preset=paper name=nowhere` first",
+            marks=pytest.mark.slow,
         ),
         (["-m", "data_prep", "source=folder", "root=/nonexistent"], "no such folder"),
     ],
@@ -152,7 +155,7 @@ def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
             model.score(tmp_path / name)
 
 
-@pytest.mark.parametrize("target", ["empty", "absent"])
+@pytest.mark.parametrize("target", [pytest.param("empty", marks=pytest.mark.slow), "absent"])
 def test_nothing_to_score_is_one_line(trained, tmp_path, target):
     (tmp_path / "empty").mkdir()
     line = refused("-m", "vqa2.cli", "score", str(tmp_path / target), "--model", str(trained))

@@ -1,6 +1,7 @@
 """Real pools, chat clients and programs around experts whose scores the test names."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def llm_of(tmp_path):
     return make
 
 
+@cache
+def predictor(*overrides: str) -> dict:
+    """The shipped values; composing them takes a second."""
+    return composed("eval", overrides)["predictor"]
+
+
 @pytest.fixture
 def router_of(tmp_path, pool_of):
     """A router with the shipped values; `changes` are dotted overrides of the router's settings."""
@@ -67,8 +74,7 @@ def router_of(tmp_path, pool_of):
     def make(pool: Pool, llm=None, *changes: str, localizer=None, gate=None, priors="equal") -> Made:
         chosen = ["predictor=router", f"priors@predictor.router.priors={priors}"]
         overrides = [*chosen, *(f"predictor.router.{c}" for c in changes)]
-        values = composed("eval", overrides)["predictor"]["router"]
-        spec = decode(RouterSpec, values, "router")
+        spec = decode(RouterSpec, predictor(*overrides)["router"], "router")
         return Made(tmp_path, "router", spec, Means(pool=pool, llm=llm, voice=None, localizer=localizer, gate=gate))
 
     return make
@@ -80,7 +86,7 @@ def agent_of(tmp_path):
 
     def make(pool: Pool, llm=None, *changes: str, voice=None) -> Made:
         overrides = ["predictor=agent", *(f"predictor.agent.{c}" for c in changes)]
-        spec = decode(AgentSpec, composed("eval", overrides)["predictor"]["agent"], "agent")
+        spec = decode(AgentSpec, predictor(*overrides)["agent"], "agent")
         return Made(tmp_path, "agent", spec, Means(pool=pool, llm=llm, voice=voice, localizer=None))
 
     return make

@@ -234,6 +234,7 @@ def check_command(command):
         decode(ExpertsCommand, composed("experts", []), "experts")
 
 
+@cache
 def prep_run(command):
     return decode(DataPrepRun, composed("data_prep", split_arguments(shlex.split(command)[3:])), "data_prep")
 

@@ -119,6 +119,7 @@ def test_published_figures_are_shown_at_once(tmp_path):
     assert done.stdout.startswith("# VQAThinker, table 1")
 
 
+@pytest.mark.slow
 def test_arms_are_made_by_the_table_s_commands(tables, tmp_path, write_set, make_row):
     """Two predictions files of known SRCC through eval.py itself: an ablation's table from nothing."""
     root = write_set("scoring_ugc.test.jsonl", [make_row(n, SCORE_QUESTION, mos=10.0 * n, distortion="noise",

@@ -128,6 +128,7 @@ def test_paired_difference_is_sharper_than_the_two_intervals():
     assert (mirrored.value, mirrored.lo) == pytest.approx((-made.value, -made.hi))
 
 
+@pytest.mark.slow
 def test_paired_difference_keeps_its_level_between_equals():
     """Of 60 comparisons of equally good predictions about one in twenty is called significant, not many more."""
     rng, wrong = np.random.default_rng(1), 0

@@ -208,7 +208,7 @@ def test_the_span_of_live_vqc_is_the_one_that_the_released_list_is_scaled_by(tmp
 @pytest.mark.parametrize(
     ("part", "whole", "count"),
     [
-        ("lsvq_1080p_3561", "lsvq", 3561),
+        pytest.param("lsvq_1080p_3561", "lsvq", 3561, marks=pytest.mark.slow),
         ("lsvq_test_7220", "lsvq", 7174),
         ("youtube_ugc_1147", "youtube_ugc_1380", 1147),
     ],

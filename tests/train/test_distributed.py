@@ -189,6 +189,7 @@ def test_lora_merges_under_zero3(common, tmp_path):
     equal(two, run(1, tmp_path / "one", *common, *VIDEOS, *lora, "stage.optim.batch_size=8"))
 
 
+@pytest.mark.slow
 def test_accelerate_launch_and_local_rank_start_training(common, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "train.py"]
     settings = ["--local_rank=0", "stage=scoring", f"out={tmp_path}", *FAST, *common, "stage.optim.batch_size=2"]

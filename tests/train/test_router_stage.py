@@ -69,6 +69,7 @@ def test_the_predictor_follows_the_gate_or_the_expert_that_beat_it(trained, expe
         assert f"not better than {card.best}" in trace["notes"][0]
 
 
+@pytest.mark.slow
 def test_kept_hidden_states_equal_those_computed_anew(data_root, backbone, experts, tmp_path):
     """Adapters with a rate that moves nothing: every batch passes the whole model, padded, in training. Without
     clipping, which would see the adapters' gradients."""
@@ -86,6 +87,7 @@ def test_kept_hidden_states_equal_those_computed_anew(data_root, backbone, exper
         assert again.validation[key] == pytest.approx(card.validation[key], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_adapted_backbone_is_saved_as_it_was_validated(data_root, backbone, experts, tmp_path):
     """The numbers of the card, again from what is on disk; the predictor looks through that model."""
     lora = ["stage.tune.parts.lm=lora", "stage.tune.parts.projector=lora", "stage.tune.lr.lm=1e-2"]

@@ -69,7 +69,7 @@ def test_one_batch_of_four_equals_four_of_one(data_root, tmp_path, base):
 LORA = ("stage.tune.parts.lm=lora", "stage.tune.lora.rank=2", "stage.tune.lora.dropout=0.1")
 
 
-@pytest.mark.parametrize("more", [(), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("more", [pytest.param((), marks=pytest.mark.slow), LORA], ids=["full", "lora"])
 def test_a_killed_run_continues_to_the_same_weights(more, data_root, tmp_path, base, monkeypatch):
     straight = scoring(data_root, tmp_path / "a", base, *more)
 

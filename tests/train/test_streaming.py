@@ -86,7 +86,7 @@ def test_streamed_rows_give_the_losses_and_weights_of_rows_in_memory(data_root, 
     assert done[0]["rows"] == done[1]["rows"] == count
 
 
-@pytest.mark.parametrize("step", [3, 7])
+@pytest.mark.parametrize("step", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_killed_in_any_epoch_it_continues_to_the_same_weights(step, data_root, tmp_path, base, streamed, monkeypatch):
     def killed(self, args, state, control, **kwargs):
         if state.global_step == step:
