@@ -226,6 +226,17 @@ def read_jsonl(path: Path, cls: type[T]) -> list[T]:
     return records
 
 
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """One line as a JSON object; DataError that begins with `where` for anything else."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a JSON object")
+    return row
+
+
 def inside(root: Path, relative: str) -> Path:
     """`root / relative`, refused where the name leaves the data root (absolute paths, `..`). Links in the root are
     followed: published datasets are large and often lie elsewhere."""

@@ -5,17 +5,15 @@ is such a file. Rows of one id complete each other; two different values are an 
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
-from vqa2.core.records import Answer, Query
+from vqa2.core.records import Answer, Query, json_object
 
 _ANSWER = TypeAdapter(Answer)
 _KEYS = {"id", "text", "score01", "levels", "error", "item", "dropped_key_frames"}
@@ -63,7 +61,7 @@ class SavedPredictor:
         return found
 
     def _add(self, line: str, where: str, first: bool) -> None:
-        row = _row(line, where)
+        row = json_object(line, where)
         if first and "fingerprint" in row:
             return  # the header of an evaluation's answers file
         unknown = set(row) - _KEYS
@@ -78,16 +76,6 @@ class SavedPredictor:
         if answer.text is None and answer.score01 is None and answer.error is None:
             raise DataError(f"{where}: {answer.id}: one of text, score01 and error is needed")
         self._answers[answer.id] = _merged(self._answers.get(answer.id), answer, where)
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        row = None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object")
-    return row
 
 
 def _merged(old: Answer | None, new: Answer, where: str) -> Answer:

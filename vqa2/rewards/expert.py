@@ -5,16 +5,16 @@ No expert is asked while training: a command records scores of all clips beforeh
 reward is a table look-up and the same in every run. It needs no MOS; beside `regression` it is a second target.
 """
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Gt
 
 from vqa2.core.config import register
 from vqa2.core.errors import DataError
+from vqa2.core.records import json_object
 from vqa2.core.scale import mos_to_acr
 from vqa2.rewards._answer import read_answer
 from vqa2.rewards._scoring import bell
@@ -41,7 +41,7 @@ class Expert:
         if not path.is_file():
             raise DataError(f"{path}: no recorded scores; docs/rewards.md has the command that makes them")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            row = _row(line, f"{path}:{number}")
+            row = json_object(line, f"{path}:{number}")
             if (number == 1 and "fingerprint" in row) or row.get("score01") is None:
                 continue  # the header, and clips that were not scored
             clip, score = row.get("id"), row["score01"]
@@ -67,13 +67,3 @@ class Expert:
             missing = sum(r is None and c is None for r, c in zip(recorded, choice))
             log_metric("expert_not_recorded", float(missing))
         return bell([read_answer(c) for c in completions], recorded, self.sigma)
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        row = None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object")
-    return row
