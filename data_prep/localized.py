@@ -20,7 +20,8 @@ from vqa2.core.errors import DataError
 from vqa2.core.records import Artifact, Clip, read_jsonl, write_jsonl
 from vqa2.core.run import fingerprint
 
-FILE = "localization.{split}.jsonl"
+FILE = "localization_{split}.jsonl"
+"""Not `<set>.<split>.jsonl`: they are no instruction rows, and training looks through all of those (overlap.py)."""
 
 
 @spec

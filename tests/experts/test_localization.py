@@ -153,7 +153,7 @@ def trained(tmp_path_factory):
             write_clip(root / path, damaged(panning(10 * count + i), variant, 0.8, span, box, rng), fps=8)
             rows.append(Artifact(id=path, path=path, split=split, content=path, variant=variant, strength=0.8,
                                  start=span[0], end=span[1], box=box))  # fmt: skip
-        write_jsonl(root / f"localization.{split}.jsonl", rows)
+        write_jsonl(root / f"localization_{split}.jsonl", rows)
     values = composed("localization", [f"root={root}", f"localize.detector={root}/detector.json", "bootstrap=50"])
     made = decode(LocalizationRun, values, "localization")
     clips = {split: seen(root, split, lambda *_: None) for split in ("train", "test")}
@@ -288,6 +288,7 @@ def test_made_clips_agree_with_their_rows_and_are_reused(data_root, tmp_path):
     assert len(rows["test"]) == 2 * sum(c.split == "test" for c in clean)
     assert {r.variant for split in rows.values() for r in split} == {"noise", "none"}
     assert not {r.content for r in rows["train"]} & {r.content for r in rows["test"]}
+    assert list(tmp_path.glob("*.*.jsonl")) == [], "training would take them for instruction rows"
     row = next(r for split in rows.values() for r in split if r.variant == "noise")
     made = tmp_path / row.path
     stamp = made.stat().st_mtime_ns

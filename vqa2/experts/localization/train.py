@@ -62,9 +62,9 @@ class Seen:
 
 def seen(root: Path, split: str, advance: Callable[[int, int], None]) -> list[Seen]:
     """Every clip of a split. DataError where the split has not been made."""
-    rows = read_jsonl(root / f"localization.{split}.jsonl", Artifact)
+    rows = read_jsonl(root / f"localization_{split}.jsonl", Artifact)
     if not any(r.variant != "none" for r in rows):
-        raise DataError(f"{root}/localization.{split}.jsonl: no damaged clips")
+        raise DataError(f"{root}/localization_{split}.jsonl: no damaged clips")
     found = []
     for number, row in enumerate(rows, 1):
         found.append(Seen(row, look(Media(path=inside(root, row.path), kind="video", id=row.id))))
