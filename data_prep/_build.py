@@ -21,11 +21,12 @@ from PIL import Image
 
 from data_prep._degrade import SPATIAL, TEMPORAL_VARIANTS, degrade
 from data_prep._encode import read_frames, write_video
-from data_prep._files import read_record, sha256_of, write_whole
+from data_prep._files import read_record, write_whole
 from data_prep._media import Facts, Probe, hashed
 from data_prep._pseudo_mos import VMAF_VALID, from_strength, vmaf, with_stalls
 from data_prep._recipe import Recipe
 from vqa2.core.records import Clip, Distortion, Stall
+from vqa2.core.run import sha256_of
 
 SPLITS = ("train", "test")
 MEDIA_CODE = ("_build", "_contents", "_degrade", "_encode", "_pseudo_mos", "_scene")

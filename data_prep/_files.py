@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, at once or row by row; hashes of files, and those that a data root records."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -60,15 +59,6 @@ class Parts:
         self._stack.close()
         for name in self.names:
             (self.folder / f"{name}.part").unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
 
 
 def recorded_media(root: Path) -> dict[str, str]:

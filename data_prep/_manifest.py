@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep._files import sha256_of, write_whole
+from data_prep._files import write_whole
 from data_prep._output import set_files
 from data_prep.labels import Account, LabelRun, Reads, Streams
-from vqa2.core.run import fingerprint, git_state
+from vqa2.core.run import fingerprint, git_state, sha256_of
 
 
 def write_label_manifest(

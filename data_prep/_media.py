@@ -12,9 +12,9 @@ from typing import Any
 import av
 from PIL import Image, UnidentifiedImageError
 
-from data_prep._files import sha256_of
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import inside
+from vqa2.core.run import sha256_of
 
 TIMEOUT_S = 20.0
 SHORT, SHORT_S = 2, 0.1

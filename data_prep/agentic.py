@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from rich.console import Console
 
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of, write_whole
+from data_prep._files import Parts, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import Limits, plain
 from data_prep._plans import Library
@@ -30,7 +30,7 @@ from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.llm import BadReply, Reply, Request, open_llm
 from vqa2.core.records import Depiction
-from vqa2.core.run import fingerprint, git_state
+from vqa2.core.run import fingerprint, git_state, sha256_of
 
 FILES = tuple(f"{role}.{split}.jsonl" for role in dict.fromkeys(ROLES.values()) for split in ("train", "test"))
 """What is written: sets of a data root, where `out` is the folder `agent` in it."""

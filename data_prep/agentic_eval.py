@@ -21,7 +21,7 @@ from data_prep._dealer import Dealer
 from data_prep._degrade import SPATIAL
 from data_prep._eval_items import Bank, Item
 from data_prep._eval_media import Recipe, Sample, contents, pixels_of, sample
-from data_prep._files import sha256_of, write_whole
+from data_prep._files import write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._plans import Library
 from data_prep._trace_rules import Wording
@@ -29,7 +29,7 @@ from data_prep._write import rng_of
 from vqa2.core.config import spec
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.prompts import LETTERS
-from vqa2.core.run import fingerprint, git_state
+from vqa2.core.run import fingerprint, git_state, sha256_of
 
 TRACKS = ("planner", "executor-distortion", "executor-tool", "summarizer")
 Share = Annotated[float, Interval(gt=0, le=1)]

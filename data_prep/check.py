@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from annotated_types import Ge
 from rich.console import Console
 
-from data_prep._files import read_record, sha256_of
+from data_prep._files import read_record
 from data_prep._manifest import lines_of
 from data_prep._media import Workers
 from data_prep._output import set_files
@@ -19,6 +19,7 @@ from data_prep._scan import batches
 from vqa2.core.config import spec
 from vqa2.core.errors import DataError
 from vqa2.core.records import inside
+from vqa2.core.run import sha256_of
 
 WINDOW = 512
 

@@ -14,7 +14,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from data_prep._files import read_record, recorded_media, sha256_of
+from data_prep._files import read_record, recorded_media
 from data_prep._media import facts
 from data_prep._rows import json_items
 from data_prep.run import MARKER, DataPrepRun
@@ -24,6 +24,7 @@ from data_prep.sources.mixture import Mixture
 from vqa2.core.config import build
 from vqa2.core.errors import ConfigError, DataError, MediaError
 from vqa2.core.progress import Bars, bars
+from vqa2.core.run import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)

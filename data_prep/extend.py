@@ -19,7 +19,7 @@ from rich.console import Console
 
 from data_prep._dealer import Dealer
 from data_prep._depictions import FAILED, Job, told, write_all
-from data_prep._files import Parts, sha256_of, write_whole
+from data_prep._files import Parts, write_whole
 from data_prep._lexicon import Lexicon
 from data_prep._pairs import KINDS, Limits, Pair, Pairs, pairs_of, plain, refusal
 from data_prep._rules import RulesWriter
@@ -28,7 +28,7 @@ from vqa2.core.errors import ConfigError
 from vqa2.core.llm import BadReply, Reply, Request, open_llm
 from vqa2.core.prompts import LETTERS, open_prompt
 from vqa2.core.records import Depiction, Instruction, Turn
-from vqa2.core.run import fingerprint, git_state
+from vqa2.core.run import fingerprint, git_state, sha256_of
 from vqa2.core.scale import level_of
 
 ALL_KINDS = (*KINDS, "causal")

@@ -16,12 +16,13 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from rich.console import Console
 
-from data_prep._files import sha256_of, write_whole
+from data_prep._files import write_whole
 from data_prep._names import NameRules, read_names, same_names
 from data_prep._videohash import Signature, VideoRules, same_clips, signatures
 from vqa2.core.config import spec
 from vqa2.core.progress import bars
 from vqa2.core.records import inside
+from vqa2.core.run import sha256_of
 
 
 @spec

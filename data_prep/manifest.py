@@ -1,6 +1,5 @@
 """What makes a set traceable: its manifest, and the checks that no content crosses the split and no row is stale."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -11,7 +10,7 @@ from data_prep._files import read_record, write_whole
 from data_prep.sources.labelled import key_of
 from vqa2.core.errors import DataError
 from vqa2.core.records import Clip, Instruction
-from vqa2.core.run import git_state
+from vqa2.core.run import git_state, sha256_of
 
 
 class Splits:
@@ -68,7 +67,7 @@ def write_manifest(
         **made,
         **counts,
         "git": git_state(),
-        "sha256": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files},
-        "media_sha256": hashlib.sha256((root / "media" / "index.json").read_bytes()).hexdigest(),
+        "sha256": {name: sha256_of(root / name) for name in files},
+        "media_sha256": sha256_of(root / "media" / "index.json"),
     }
     write_whole(root / f"{key}.manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")

@@ -1,6 +1,5 @@
 """Where figures come from: hashes of what was asked and of the files it was read from, and who answered."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from vqa2.bench._answers import item_key
 from vqa2.bench._items import Benchmark, Item
 from vqa2.core.errors import DataError
 from vqa2.core.records import Report
-from vqa2.core.run import fingerprint
+from vqa2.core.run import fingerprint, sha256_of
 
 _EMBEDDED = "synthetic"
 """The source of data_prep that makes the embedded data."""
@@ -31,11 +30,6 @@ def origin(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
         "config": asdict(benchmark),
     }
     return json.loads(json.dumps(made))
-
-
-def sha256_of(path: Path) -> str:
-    """Of a whole file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _manifests(path: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -76,6 +76,15 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
 def environment(seed: int) -> dict[str, Any]:
     """Versions, platform, git state, command line and seed."""
     versions: dict[str, str] = {}

@@ -211,10 +211,11 @@ def run(
         fitted = measure(pool, to_fit, out / READINGS, lambda d, n: advance("fit", d, n))
         tested = measure(pool, to_test, out / READINGS, lambda d, n: advance("test", d, n))
         left_out = dict(pool.left_out)
-        for name in set(pool.experts) - (set(fitted) & set(tested)):
+        asked = [name for name in tested if name in fitted]
+        for name in (name for name in pool.experts if name not in asked):
             left_out[name] = "needs a prompt" if pool.info(name).prompt else "needs a reference, and no clip has one"
         rows = []
-        for name in set(fitted) & set(tested):
+        for name in asked:
             tool = made.experts.tools[name]["name"]
             readings = _independent(tool, to_test, tested[name])
             try:

@@ -22,8 +22,9 @@ class ProgramPredictor:
     def __init__(self, program: str, made: Any, means: Means, traces: Path) -> None:
         self.name, self.made, self.means, self.traces = program, made, means, traces
         settings = TypeAdapter(PROGRAMS[program][0]).dump_python(made, mode="json")
-        self.provenance = {"settings": settings, **_who(means)}
-        self.fingerprint = fingerprint([program, settings, [*_who(means).values()]])
+        who = _who(means)
+        self.provenance = {"settings": settings, **who}
+        self.fingerprint = fingerprint([program, settings, [*who.values()]])
 
     def score(self, queries: Sequence[Query]) -> list[Answer]:
         """score01 per query, from its trace."""

@@ -55,8 +55,7 @@ class ExpertPredictor:
         if gone is not None:
             return gone
         media = Media(path=query.path, kind=query.kind, id=query.id)
-        pristine = query.second if query.pristine else None
-        reference = None if pristine is None else Media(path=pristine, kind=query.kind)
+        reference = Media(path=query.second, kind=query.kind) if query.pristine and query.second else None
         reason = applicable(self._info, media, reference, query.prompt)
         if reason:
             return Answer(id=query.id, error=reason)
