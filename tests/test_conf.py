@@ -1,5 +1,6 @@
 """Every YAML under conf/ composes and decodes, counted against the files on disk; wrong settings are one line."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def train(*overrides: str) -> TrainRun:
     return made
 
 
+def benchmarks(choices: list[str]) -> set[str]:
+    """Names of the benchmarks that these choices of the group make, each built."""
+    made = decode(EvalRun, composed("eval", [f"benchmark=[{','.join(choices)}]"]), "eval").benchmarks
+    for key, values in made.items():
+        build("benchmark", values, key)
+    return set(made)
+
+
+@cache
+def together() -> set[str]:
+    """The benchmarks that have a file of their own, all chosen at once."""
+    names = [path.stem for path in (CONF / "benchmark").glob("*.yaml")]
+    return benchmarks([name for name in names if name not in ("all", "scoring")])
+
+
 def check(path: Path) -> None:
     """Composes the root configuration that uses this file, with it chosen, and decodes everything."""
     group, _, name = path.relative_to(CONF).with_suffix("").as_posix().rpartition("/")
@@ -59,12 +75,12 @@ def check(path: Path) -> None:
     elif group == "benchmark/form":
         values = composed("eval", ["benchmark=scoring"])["benchmarks"]["konvid-1k"]
         assert values["name"] == name, f"{path}: no test composes this file"
-    elif group in ("benchmark", "predictor"):
+    elif group == "benchmark":
+        assert name in together() or benchmarks([name]), f"{path}: chooses no benchmark"
+    elif group == "predictor":
         extra = ["predictor.answers=x"] if name == "saved" else []
         made = decode(EvalRun, composed("eval", [f"{group}={name}", *extra]), "eval")
         build("predictor", made.predictor, "predictor")
-        for key, values in made.benchmarks.items():
-            build("benchmark", values, key)
     elif group in ("table", "table/tiny"):
         chosen = f"table={path.relative_to(CONF / 'table').with_suffix('').as_posix()}"
         decode(TableRun, composed("table", [chosen, "name=x"]), "table")
@@ -119,11 +135,18 @@ def check(path: Path) -> None:
         roots[name]()
 
 
-def test_every_yaml_composes_and_decodes():
-    files = sorted(CONF.rglob("*.yaml"))
-    for path in files:
+GROUPS = sorted({path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml")})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_yaml_composes_and_decodes(group):
+    """A folder of conf/, or one of the files beside them."""
+    for path in [CONF / group] if group.endswith(".yaml") else sorted((CONF / group).rglob("*.yaml")):
         check(path)
-    assert len(files) >= 40, "conf/ was searched"
+
+
+def test_the_groups_are_found():
+    assert len(GROUPS) >= 30, "conf/ was searched"
 
 
 def test_every_stage_has_values_in_both_presets():

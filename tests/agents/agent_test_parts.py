@@ -71,6 +71,11 @@ def told(value: float = 50.0, fails: str = "", **info) -> dict:
     return {"name": "told", "value": value, "fails": fails, "info": {**INFO, **info}}
 
 
+def routing(**changes):
+    """A valid decision of a chat model that routes, as it is changed."""
+    return {"content_type": "ugc", "experts": ["a", "b"], "suspected": ["noise"], "weights": [], "why": "x", **changes}
+
+
 @dataclass
 class Made:
     """A program with all it needs; `ask` records, writes, reads and replays every trace it makes."""

@@ -1,8 +1,9 @@
-"""A small model and measured, calibrated experts for runs of stage=router."""
+"""A small model and measured, calibrated experts for runs of stage=router; readable answers of a toy."""
 
 from pathlib import Path
 
 import pytest
+from grpo_toy import spelled
 from router_parts import only
 
 from vqa2.core.config import decode
@@ -30,3 +31,9 @@ def experts(data_root, tmp_path_factory) -> Path:
     more += ["forms=[linear,isotonic]", *only("experts")]
     measure_experts(decode(ExpertsCommand, composed("experts", more), "experts"), {}, lambda *_: None)
     return out
+
+
+@pytest.fixture
+def readable(monkeypatch):
+    """The toy's answers, read as ratings."""
+    monkeypatch.setattr("vqa2.train._grpo_collect.words", spelled)

@@ -210,6 +210,20 @@ def trainer(
     return made
 
 
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(out: Path) -> list[dict]:
+    """The completions that a run wrote down."""
+    return lines(out / "completions.jsonl")
+
+
+def logged(made) -> list[dict]:
+    """What a trainer logged of its steps."""
+    return [row for row in made.state.log_history if "loss" in row]
+
+
 def spelled(rollout, _tokenizer) -> list[str]:
     """In place of the words of a rollout: a rating that follows from its share of the first letters, so that a random
     toy answers readably, and its answers differ. One share in four has no rating."""

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from grpo_toy import (
     packing,
     real_rewards,
     rows,
+    table,
     tokenizer,
     toy,
     trainer,
@@ -27,10 +27,6 @@ from vqa2.core.errors import ConfigError, DataError
 from vqa2.train._grpo_loss import policy_loss
 from vqa2.train._rollout import Rollout
 from vqa2.train.grpo_rewards import TrlReward
-
-
-def table(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
 
 
 def weights(made) -> dict:

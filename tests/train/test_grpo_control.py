@@ -1,26 +1,22 @@
-"""What the trainer does beside the plain step: dynamic sampling, memory, time limits, broken clips, alarms, pages."""
+"""What the trainer does beside the plain step: dynamic sampling, memory, time limits, alarms, pages."""
 
 import base64
 import io
-import json
 import math
 import multiprocessing
 import sys
 import threading
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from grpo_toy import REWARDS, few_as, real_rewards, rows, spelled, toy, trainer
+from grpo_toy import REWARDS, few_as, lines, logged, real_rewards, rows, table, trainer
 from PIL import Image
 
 from vqa2.core.config import build, decode
-from vqa2.core.errors import ConfigError, DataError, MediaError
+from vqa2.core.errors import ConfigError
 from vqa2.core.records import write_jsonl
-from vqa2.data.dataset import QUARANTINE
-from vqa2.data.video import Quarantine
 from vqa2.launch import composed
 from vqa2.rewards._scoring import EMPTY, Field
 from vqa2.train._grpo_alarms import Alarms, Watch
@@ -28,25 +24,6 @@ from vqa2.train._grpo_log import Record
 from vqa2.train._grpo_memory import RankingMemory
 from vqa2.train._grpo_show import log_to_wandb
 from vqa2.train.grpo_rewards import Judge, TrlReward, Verdict
-from vqa2.train.stages.grpo import _quarantine
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def table(out: Path) -> list[dict]:
-    return lines(out / "completions.jsonl")
-
-
-def logged(made) -> list[dict]:
-    return [row for row in made.state.log_history if "loss" in row]
-
-
-@pytest.fixture
-def readable(monkeypatch):
-    monkeypatch.setattr("vqa2.train._grpo_collect.words", spelled)
-
 
 # -- dynamic sampling -------------------------------------------------------------------------------------------------
 
@@ -244,60 +221,6 @@ def test_a_held_out_row_is_measured_once(tmp_path):
     stage = build("stage", composed("train", ["stage=grpo", "stage.sets.grpo=2.0"])["stage"], "stage")
     context = SimpleNamespace(spec=SimpleNamespace(data=SimpleNamespace(root=str(tmp_path)), seed=0))
     assert sorted(r.id for r in stage.held_out(context, None)) == ["r0", "r1", "r2", "r3"]
-
-
-# -- broken clips -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("per_device", [4, 8])
-def test_a_broken_clip_costs_its_group(tmp_path, per_device, readable):
-    """Also where it was the only prompt of its micro-batch."""
-    change = {"per_device_train_batch_size": per_device, "max_steps": 8 * 4 // per_device // 2}
-    made = trainer(tmp_path, rewards=real_rewards(), data=rows(8, lost=(1, 6)), **change)
-    made.train()
-    broken = lines(tmp_path / "broken.jsonl")
-    assert sorted((b["prompt_id"], b["path"], b["reason"]) for b in broken) == [
-        ("r1", "lost1.mp4", "moov atom not found"),
-        ("r6", "lost6.mp4", "moov atom not found"),
-    ]
-    assert sum(row["broken_clips"] for row in logged(made)) == 2
-    assert {r["prompt_id"] for r in table(tmp_path)} == {f"r{k}" for k in (0, 2, 3, 4, 5, 7)}
-    assert all(math.isfinite(p.detach().sum()) for p in made.model.parameters())
-
-
-@pytest.mark.parametrize("loss_type", ["dapo", "dr_grpo"])
-def test_a_step_without_a_readable_clip_changes_nothing(tmp_path, loss_type):
-    """Both its prompts are lost; the pass on a spare prompt counts for nothing."""
-    made = trainer(tmp_path, data=rows(8, lost=tuple(range(7))), loss_type=loss_type, max_steps=1, beta=0.1)
-    before = toy().state_dict()
-    made.train()
-    assert len(lines(tmp_path / "broken.jsonl")) == 2
-    assert all(bool((value == before[name]).all()) for name, value in made.model.state_dict().items())
-
-
-def test_data_that_is_gone_stops_the_run(tmp_path):
-    made = trainer(tmp_path, data=rows(4, lost=(0, 1, 2, 3)), max_steps=1)
-    with pytest.raises(DataError, match="4 clips in a row cannot be read; is the data still there"):
-        made.train()
-    with pytest.raises(DataError, match="none of the 4 clips can be read"):
-        made.evaluate_rewards(rows(4, lost=(0, 1, 2, 3)), seed=1)
-
-
-def test_a_resumed_run_leaves_out_what_was_broken_when_it_began(tmp_path):
-    root, folder = tmp_path / "data", tmp_path / "run"
-    root.mkdir()
-    folder.mkdir()
-    spec = SimpleNamespace(data=SimpleNamespace(root=str(root)))
-    context = SimpleNamespace(spec=spec, run=SimpleNamespace(dir=folder))
-    Quarantine.add(root / QUARANTINE, MediaError("old.mp4", "cut"))
-    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
-    Quarantine.add(root / QUARANTINE, MediaError("new.mp4", "cut"))
-    state = folder / "checkpoint-2" / "trainer_state.json"
-    state.parent.mkdir()
-    state.write_text("{}")
-    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4"}
-    state.unlink()
-    assert set(Quarantine.read(_quarantine(context))) == {"old.mp4", "new.mp4"}
 
 
 # -- alarms and pages -------------------------------------------------------------------------------------------------

@@ -81,12 +81,10 @@ def alone(tmp_path_factory) -> Path:
     return out
 
 
-def table(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
-
-
 def assert_same_completions(two: Path, one: Path) -> None:
-    found = [{(r["step"], r["prompt_id"], r["completion"], r["reward"]) for r in table(out)} for out in (two, one)]
+    found = [
+        {(r["step"], r["prompt_id"], r["completion"], r["reward"]) for r in grpo_toy.table(out)} for out in (two, one)
+    ]
     assert found[0] == found[1]
 
 
@@ -108,7 +106,7 @@ def equal(two: Path, one: Path) -> None:
     assert steps[-1]["kl"] > 0
     assert max(row["clip_ratio/region_mean"] for row in steps) > 0
     assert min(row["completions/min_length"] for row in steps) < 8
-    assert {r["rewards"]["temporal"] for r in table(one)} == {0.0, 0.3}
+    assert {r["rewards"]["temporal"] for r in grpo_toy.table(one)} == {0.0, 0.3}
 
 
 def test_two_processes_equal_one(alone, tmp_path):
