@@ -20,8 +20,8 @@ setup: $(VENV)/.done ## virtual environment with everything pinned
 $(VENV)/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: $(PYTHON) is Python " + sys.version.split()[0] + ", 3.10 or newer is needed: make setup PYTHON=<newer>")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q torch==2.13.0 -c constraints.txt
-	$(RUN) -m pip install -q -e ".[dev]" -c constraints.txt
+	$(RUN) -m pip install -q --no-compile torch==2.13.0 -c constraints.txt
+	$(RUN) -m pip install -q --no-compile -e ".[dev]" -c constraints.txt
 	touch $@
 
 demo: setup ## embedded default: data, all stages, evaluation, report (minutes on two CPU cores; continues after a kill)

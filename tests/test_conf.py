@@ -86,6 +86,8 @@ def check(path: Path) -> None:
         decode(TableRun, composed("table", [chosen, "name=x"]), "table")
     elif group in ("source", "set", "recipe"):
         extra = ["root=clips"] if name == "folder" else []
+        # One quick set beside a source; the sets have their turn.
+        extra += ["set=grpo"] if group == "source" else []
         chosen = [] if (group, name) in {("set", "base"), ("recipe", "tiny")} else [f"{group}={name}"]
         made = decode(DataPrepRun, composed("data_prep", [*chosen, *extra]), "data_prep")
         source = build("source", made.source, "source")

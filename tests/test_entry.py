@@ -43,8 +43,10 @@ def refused(*command: str) -> str:
     ("command", "say"),
     [
         (["train.py", "stage=grop"], "stage=grop: no such stage (did you mean 'grpo'?)"),
-        (["train.py"], "no such stage"),
-        (["train.py", "stage=base", "sed=3"], "sed: unknown key (did you mean 'seed'?)"),
+        pytest.param(["train.py"], "no such stage", marks=pytest.mark.slow),
+        pytest.param(
+            ["train.py", "stage=base", "sed=3"], "sed: unknown key (did you mean 'seed'?)", marks=pytest.mark.slow
+        ),
         pytest.param(
             ["train.py", "stage=scoring", "preset=paper", "engine=cpu"], "runs/paper/distortion", marks=pytest.mark.slow
         ),
@@ -168,26 +170,21 @@ def test_a_folder_without_a_model_is_one_line(tmp_path):
     )
 
 
-def test_evaluation_reports_and_resumes(trained, data_root, tmp_path):
+def test_evaluation_reports(trained, data_root, tmp_path):
     run = tmp_path / "runs"
     shutil.copytree(trained, run / "tiny" / "understanding")
-    command = [
+    done = call(
         "eval.py", "benchmark=qbench-video", f"runs={run}",
         f"predictor.folder={run / 'tiny' / 'understanding' / 'model'}",
         f"benchmarks.qbench-video.file={data_root / 'benchmark' / 'qbench_video.json'}",
         f"benchmarks.qbench-video.video_root={data_root / 'media' / 'test'}", "predictor.max_new_tokens=8",
-    ]  # fmt: skip
-    first = call(*command)
-    assert first.returncode == 0, first.stderr
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     report = json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text())
     assert report["n_expected"] == 16
     page = (run / "tiny" / "report.html").read_text()
     assert "qbench-video" in page
     assert "is not a mean opinion score" in page
-    stamp = (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text()
-    assert call(*command).returncode == 0
-    assert json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text()) == report
-    assert (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text() == stamp
 
 
 def test_a_set_row_that_is_malformed_names_file_and_line(tmp_path):

@@ -158,9 +158,9 @@ def test_interval_equals_scipy_bootstrap():
     mine = quality_metric("PLCC raw", x, y, bootstrap=3000, seed=0)
     theirs = stats.bootstrap(
         (x, y),
-        lambda a, b: stats.pearsonr(a, b).statistic,
+        lambda a, b, axis: stats.pearsonr(a, b, axis=axis).statistic,
         paired=True,
-        vectorized=False,
+        vectorized=True,
         n_resamples=3000,
         method="percentile",
         rng=1,
