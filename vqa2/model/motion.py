@@ -154,6 +154,9 @@ class MotionTower(nn.Module):
         if not x.is_floating_point():
             # Bytes become numbers here, chunk by chunk: a minute at 60 fps would be 6 GB of float32 at 384 px.
             x = x.to(self.position_embedding.weight.dtype).div_(127.5).sub_(1.0)
+        if x.device.type == "cpu":
+            # oneDNN otherwise reorders every convolution's input and output (benchmarks/motion.py).
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         for block in self.feature_extraction:
             if self.gradient_checkpointing and self.training:
                 x = self._gradient_checkpointing_func(block, x)
