@@ -12,10 +12,10 @@ from vqa2.core.config import decode
 from vqa2.core.errors import DataError
 from vqa2.core.records import Instruction, Turn, read_jsonl, write_jsonl
 from vqa2.experts.calibration import load
-from vqa2.experts.measure import READINGS, ExpertsRun, run
+from vqa2.experts.measure import READINGS, ExpertsCommand, run
 
 
-def prepared(tmp_path: Path) -> ExpertsRun:
+def prepared(tmp_path: Path) -> ExpertsCommand:
     """40 media with recorded scores: `good` follows MOS, `noise` does not, `gone` knows half of them."""
     rng = np.random.default_rng(0)
     rows, lines = [], ["name,good,noise"]
@@ -47,8 +47,9 @@ def prepared(tmp_path: Path) -> ExpertsRun:
     pool = {"tools": tools, "commercial_only": False, "isolation": "none", "timeout_s": 9.0,
             "calibration": str(tmp_path / "calibration")}  # fmt: skip
     values = {"experts": pool, "root": str(tmp_path), "fit": "rows.jsonl", "test": "rows.jsonl", "fit_limit": 20,
-              "forms": ["logistic5", "linear"], "bootstrap": 50, "seed": 0, "out": str(tmp_path / "out")}  # fmt: skip
-    return decode(ExpertsRun, values, "experts")
+              "forms": ["logistic5", "linear"], "bootstrap": 50, "seed": 0, "out": str(tmp_path / "out"),
+              "made_by": "", "workers": 1}  # fmt: skip
+    return decode(ExpertsCommand, values, "experts")
 
 
 def test_every_expert_has_a_row_or_a_reason(tmp_path):
@@ -83,6 +84,33 @@ def test_readings_are_kept_and_asked_anew_only_where_something_changed(tmp_path)
     run(made, {}, lambda *_: None)
     new = (tmp_path / "out" / READINGS).read_text().splitlines()[len(kept) + 1 :]
     assert {json.loads(line)["media"] for line in new} == {"c3"}
+
+
+def test_clips_side_by_side_give_the_same_readings_in_the_same_order(tmp_path):
+    def read(out: str, **changes) -> list[dict]:
+        made = prepared(tmp_path)
+        experts = replace(made.experts, **changes.pop("experts", {}))
+        run(replace(made, experts=experts, out=str(tmp_path / out), **changes), {}, lambda *_: None)
+        return [{**json.loads(line), "seconds": 0.0} for line in (tmp_path / out / READINGS).read_text().splitlines()]
+
+    alone = read("one")
+    assert len(alone) == 40 * 3
+    assert read("three", workers=3) == alone
+    assert read("processes", workers=2, experts={"isolation": "process"}) == alone
+
+
+def test_an_error_with_clips_side_by_side_ends_the_run_at_once(tmp_path, monkeypatch):
+    """Without asking about the clips that wait."""
+    made, asked = replace(prepared(tmp_path), workers=2), []
+
+    def broken(self, names, media, *more):
+        asked.append(media.id)
+        raise DataError("out of order")
+
+    monkeypatch.setattr("vqa2.experts.pool.Pool.run", broken)
+    with pytest.raises(DataError, match="out of order"):
+        run(made, {}, lambda *_: None)
+    assert len(asked) < 20
 
 
 def test_a_row_without_mos_is_an_error(tmp_path):

@@ -7,9 +7,12 @@ those that need a prompt are listed as left out: rated sets bring none.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 from annotated_types import Ge
@@ -24,6 +27,8 @@ from vqa2.experts.calibration import Calibration, Fitted, Material, Subject, fit
 from vqa2.experts.pool import Pool, PoolSpec
 
 READINGS, TABLE = "readings.jsonl", "experts.json"
+Read = tuple[dict[str, str], list[Reading]]
+"""Of one media: the keys of all experts, and what was read anew."""
 
 
 @spec
@@ -45,9 +50,11 @@ class ExpertsRun:
 
 @spec
 class ExpertsCommand(ExpertsRun):
-    """`made_by`: the data_prep command of `root`, whose settings render the undistorted clips."""
+    """`made_by`: the data_prep command of `root`, whose settings render the undistorted clips. `workers`: clips that
+    are measured side by side, each by a process of its own."""
 
     made_by: str
+    workers: Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,20 +114,24 @@ def rows_of(made: ExpertsRun) -> tuple[list[Rated], list[Rated]]:
 
 
 def measure(
-    pool: Pool, items: Sequence[Rated], kept: Path, advance: Callable[[int, int], None]
+    pool: Pool, items: Sequence[Rated], kept: Path, advance: Callable[[int, int], None], workers: int = 1
 ) -> dict[str, list[Reading]]:
     """Readings by expert, in the order of `items`: of every usable no-reference expert, and where an item has a
     reference also of those that need one."""
     known = {key: r for key, r in _known(kept).items() if r.failure not in ("timeout", "crash", "budget")}
     names = _asked(pool, items)
     found: dict[str, list[Reading]] = {name: [] for name in names}
+
+    def read(own: Pool, item: Rated) -> Read:
+        keys = _keys(own, names, item)
+        wanted = [n for n in names if (n, keys[n]) not in known]
+        # All experts on one media, then the next: they share its decoded frames. A machine's failure is asked again.
+        return keys, own.run(wanted, item.media, item.reference, None, None)
+
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a", encoding="utf-8") as handle:
-        for done, item in enumerate(items):
-            keys = _keys(pool, names, item)
-            wanted = [n for n in names if (n, keys[n]) not in known]
-            # One media after the other: experts share its decoded frames. A machine's failure is asked again.
-            for reading in pool.run(wanted, item.media, item.reference, None, None):
+        for done, (keys, readings) in enumerate(_side_by_side(pool, read, items, workers), 1):
+            for reading in readings:
                 raw = replace(reading, score=None, outside=0.0)
                 if raw.failure == "uncalibrated":
                     raw = replace(raw, failure=None, reason="")
@@ -128,8 +139,39 @@ def measure(
                 handle.write(json.dumps({"key": keys[raw.expert], **asdict(raw)}) + "\n")
             for name in names:
                 found[name].append(known[name, keys[name]])
-            advance(done + 1, len(items))
+            advance(done, len(items))
     return found
+
+
+def _side_by_side(
+    pool: Pool, read: Callable[[Pool, Rated], Read], items: Sequence[Rated], workers: int
+) -> Iterator[Read]:
+    """`read` of every item, in order, by `workers` pools: this one and its twins."""
+    if workers == 1:
+        yield from (read(pool, item) for item in items)
+        return
+    free: SimpleQueue[Pool] = SimpleQueue()
+
+    def answer(item: Rated) -> Read:
+        own = free.get()
+        try:
+            return read(own, item)
+        finally:
+            free.put(own)
+
+    with ExitStack() as stack:
+        team = [pool, *(stack.enter_context(pool.twin()) for _ in range(workers - 1))]
+        for one in team:
+            free.put(one)
+        threads = stack.enter_context(ThreadPoolExecutor(workers))
+        try:
+            yield from threads.map(answer, items)
+        except BaseException:
+            # What waits is dropped, and what runs is killed: nobody waits for a slow expert after Ctrl-C.
+            threads.shutdown(wait=False, cancel_futures=True)
+            for one in team:
+                one.close()
+            raise
 
 
 def recorded(pool: Pool, items: Sequence[Rated], kept: Path) -> dict[str, list[Reading]]:
@@ -201,15 +243,15 @@ def calibrate(
 
 
 def run(
-    made: ExpertsRun, references: Mapping[str, Path], advance: Callable[[str, int, int], None]
+    made: ExpertsCommand, references: Mapping[str, Path], advance: Callable[[str, int, int], None]
 ) -> tuple[list[Row], dict[str, str]]:
     """Measures, calibrates, writes; returns the rows, best first, and what has no row with the reason. `references`:
     undistorted media by clip id."""
     out = Path(made.out)
     to_fit, to_test = ([_beside(item, references) for item in items] for items in rows_of(made))
     with made.experts.open() as pool:
-        fitted = measure(pool, to_fit, out / READINGS, lambda d, n: advance("fit", d, n))
-        tested = measure(pool, to_test, out / READINGS, lambda d, n: advance("test", d, n))
+        fitted = measure(pool, to_fit, out / READINGS, lambda d, n: advance("fit", d, n), made.workers)
+        tested = measure(pool, to_test, out / READINGS, lambda d, n: advance("test", d, n), made.workers)
         left_out = dict(pool.left_out)
         asked = [name for name in tested if name in fitted]
         for name in (name for name in pool.experts if name not in asked):

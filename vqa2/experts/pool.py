@@ -42,7 +42,7 @@ class Pool:
     """`experts` are the usable ones by name; `left_out` names the others with the reason."""
 
     def __init__(self, made: PoolSpec) -> None:
-        self._timeout_s, self._folder = made.timeout_s, Path(made.calibration)
+        self._made, self._timeout_s, self._folder = made, made.timeout_s, Path(made.calibration)
         self._values = made.tools
         self.experts: dict[str, Expert] = {}
         self.left_out: dict[str, str] = {}
@@ -64,6 +64,10 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def twin(self) -> "Pool":
+        """The same experts in a worker process of their own."""
+        return Pool(self._made)
 
     def close(self) -> None:
         """Ends the worker process."""
