@@ -167,7 +167,7 @@ def _side_by_side(
         try:
             yield from threads.map(answer, items)
         except BaseException:
-            # What waits is dropped, and what runs is killed: nobody waits for a slow expert after Ctrl-C.
+            # Clips that wait are dropped, and an expert that is at work, perhaps for minutes, is killed.
             threads.shutdown(wait=False, cancel_futures=True)
             for one in team:
                 one.close()
