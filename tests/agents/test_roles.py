@@ -122,9 +122,12 @@ def test_our_model_reads_text_and_the_clip_as_its_rows_have_them(ours, clip, tmp
     ids = tokenizer.encode(
         "<|im_start|>user\nPlan it.\n\nQuery: noise?<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False
     )
+    said = []
     with torch.no_grad():
-        new = ours.model.model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12)
-    assert text == tokenizer.decode(new[0], skip_special_tokens=False).split("<|im_end|>")[0].strip()
+        for _ in range(12):
+            said.append(int(ours.model.model(torch.tensor([ids + said])).logits[0, -1].argmax()))
+    assert text == tokenizer.decode(said, skip_special_tokens=False).split("<|im_end|>")[0].strip()
+    assert "Query" not in text
     query = Query(id="x", path=clip, kind="video", question="<video>\nPlan it.\n\nQuery: noise?")
     assert ours.complete(chat("Query: noise?", clip), None, None)[0] == ours.model.answer([query])[0].text
     found, _ = ours.options(chat("Query: noise?", clip), ["A", "B"])

@@ -60,12 +60,14 @@ def test_counts_that_differ_are_an_error_that_names_kind_and_numbers(small):
         model(batch["input_ids"])
 
 
-def test_generate_with_cache_equals_step_by_step(small):
+@pytest.mark.parametrize("shown", [True, False], ids=["clip", "text"])
+def test_generate_with_cache_equals_step_by_step(shown, small):
     model, processor = small
     model.eval()
-    batch = inputs(processor, [clip(0)])
+    media = processor.media([clip(0)]) if shown else {}
+    batch = inputs(processor, [clip(0)]) if shown else {"input_ids": torch.tensor([[300, 301, 302, 303]])}
     new = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
-    embeds = model.embed(batch["input_ids"], **processor.media([clip(0)]))
+    embeds = model.embed(batch["input_ids"], **media)
     table, picked = model.get_input_embeddings(), []
     with torch.no_grad():
         for _ in range(6):

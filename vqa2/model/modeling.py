@@ -288,10 +288,9 @@ class VQA2ForConditionalGeneration(_MotionInit, LlavaOnevisionForConditionalGene
         return total / (num_items if num_items is not None else chosen.sum().clamp(min=1))
 
     def generate(self, input_ids: Tensor | None = None, **kwargs) -> Tensor:
-        """Hugging Face's generate on the spliced embeddings: clips are encoded once; returns the new tokens only."""
+        """Hugging Face's generate on the spliced embeddings: clips are encoded once; returns the new tokens only, also
+        for text alone."""
         media = {k: kwargs.pop(k, None) for k in ("key_frames", "motion_frames", "clip_sizes")}
-        if media["key_frames"] is None:
-            return super().generate(input_ids, **kwargs)
         return super().generate(inputs_embeds=self.embed(input_ids, **media), **kwargs)
 
 
