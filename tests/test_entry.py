@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vqa2 import api, load
-from vqa2.cli import app
+from vqa2.cli import app, main
 from vqa2.core.config import build
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Query
@@ -157,17 +157,24 @@ def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
             model.score(tmp_path / name)
 
 
-@pytest.mark.parametrize("target", [pytest.param("empty", marks=pytest.mark.slow), "absent"])
-def test_nothing_to_score_is_one_line(trained, tmp_path, target):
+@pytest.mark.parametrize(
+    ("target", "model", "say"),
+    [
+        ("empty", "trained", "no files in this folder"),
+        ("absent", "trained", "no such file or folder"),
+        ("clip.mp4", "empty", "no trained model here"),
+    ],
+)
+def test_nothing_to_score_or_to_score_with_is_one_line(trained, tmp_path, monkeypatch, capfd, target, model, say):
     (tmp_path / "empty").mkdir()
-    line = refused("-m", "vqa2.cli", "score", str(tmp_path / target), "--model", str(trained))
-    assert {"empty": "no files in this folder", "absent": "no such file or folder"}[target] in line
-
-
-def test_a_folder_without_a_model_is_one_line(tmp_path):
-    assert "no trained model here" in refused(
-        "-m", "vqa2.cli", "score", str(ROOT / "README.md"), "--model", str(tmp_path)
-    )
+    (tmp_path / "clip.mp4").write_bytes(b"0")
+    folder = {"trained": trained, "empty": tmp_path / "empty"}[model]
+    monkeypatch.setattr("sys.argv", ["vqa2", "score", str(tmp_path / target), "--model", str(folder)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert say in line
 
 
 def test_evaluation_reports(trained, data_root, tmp_path):

@@ -1,10 +1,7 @@
 """The doctor: what is missing, cut off, changed or unfinished is listed, and the exit code says so."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from typer.testing import CliRunner
 from data_prep import doctor
 from data_prep.doctor import Diagnosis, diagnose, verdict
 from data_prep.run import DataPrepRun, prepare
-from vqa2.cli import app
+from vqa2.cli import app, main
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.progress import bars
@@ -156,20 +153,21 @@ def test_a_prepared_root_is_checked_against_its_record(tmp_path):
     assert diagnose(replace(run, out=str(tmp_path / "other")), object()).wanted == 0
 
 
-def test_the_command_lists_and_exits_with_2(tmp_path):
-    def call(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "vqa2.cli", "doctor", *words],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+def test_the_command_lists_and_exits_with_2(tmp_path, monkeypatch, capfd):
+    def call(*words: str) -> tuple[int | None, str, str]:
+        """(exit code, stdout, stderr)"""
+        monkeypatch.setattr("sys.argv", ["vqa2", "doctor", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, *capfd.readouterr()
 
-    fine = call("data=synthetic", f"out={tmp_path / 'none'}")
-    assert fine.returncode == 0, fine.stderr
-    assert "0 of 0 files are there and whole" in fine.stderr
+    code, _, err = call("data=synthetic", f"out={tmp_path / 'none'}")
+    assert not code, err
+    assert "0 of 0 files are there and whole" in err
     (tmp_path / "a.manifest.json").write_text(json.dumps({"sha256": {"a.train.jsonl": "aa"}}))
-    bad = call("data=synthetic", f"out={tmp_path}")
-    assert (bad.returncode, bad.stdout) == (2, f"missing: {tmp_path / 'a.train.jsonl'}\n")
-    assert bad.stderr.splitlines()[-1] == "error: synthetic: 1 of 1 files missing, 0 broken (listed above)"
-    refused = call("workers=1").stderr
+    code, out, err = call("data=synthetic", f"out={tmp_path}")
+    assert (code, out) == (2, f"missing: {tmp_path / 'a.train.jsonl'}\n")
+    assert err.splitlines()[-1] == "error: synthetic: 1 of 1 files missing, 0 broken (listed above)"
+    _, _, refused = call("workers=1")
     assert "data: name a source: data=<" in refused
     assert "|folder|" in refused
