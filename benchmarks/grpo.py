@@ -8,6 +8,10 @@ measures the neighbors) and the peak of resident memory over what the model alon
 
 Results go to OUT/grpo_speed.csv; shapes that are in it are not measured again, so that a call may be cut short or split
 (`--most 3`); with all of them there, OUT/grpo_speed.png is drawn.
+
+`--device cuda` measures one shape on a GPU, the 7B model with random weights in bf16 and gradient checkpointing (16 key
+and 240 motion frames, G 8, 256 tokens): seconds by the clock, allocated memory, utilization as nvidia-smi tells it. In
+bf16 near ties may fall either way, so the two sides' greedy tokens are compared and their share is shown. About 70 GB.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +49,22 @@ MODEL = [
 BASE = {"keys": 16, "group": 8, "length": 64}
 GROWTH = {"keys": (8, 16, 32), "group": (2, 4, 8, 16), "length": (16, 64, 256)}
 MOTION_PER_KEY = 15
+MODEL_7B = ["model=llava_ov_7b", "model.weights=null", "model.tokenizer=null", "model.vocab_size=640"]
+ON_GPU = {"keys": 16, "group": 8, "length": 256}
 MEASURED = {"rollout_s": 2, "update_s": 2, "peak_mb": 0}
 """What is measured, and its digits."""
 SIDES = ("shared", "unshared")
 
 
-def prepared(keys: int):
+def prepared(keys: int, device: str):
     """Model and a batch of one prompt with `keys` key frames and 15 motion frames for each."""
     torch.manual_seed(0)
-    spec = decode(ModelSpec, composed("train", ["stage=base", *MODEL])["model"], "model")
-    model, processor = build(spec, [f"How good is this video? The quality is {level}." for level in LEVELS] * 50)
+    values = composed("train", ["stage=base", *(MODEL_7B if device == "cuda" else MODEL)])["model"]
+    with torch.device(device):
+        texts = [f"How good is this video? The quality is {level}." for level in LEVELS] * 50
+        model, processor = build(decode(ModelSpec, values, "model"), texts)
+    if device == "cuda":
+        model.gradient_checkpointing_enable()
     for tower in (model.model.vision_tower, model.model.motion_tower):
         tower.requires_grad_(False)
     rng, count, side = np.random.default_rng(0), keys * MOTION_PER_KEY, processor.image_size
@@ -68,8 +79,10 @@ def prepared(keys: int):
         path="random",
     )
     example = processor.example((Turn(user="<video>\nHow good is this video?", assistant=""),), video, "clip")
-    ids = torch.tensor([example.input_ids])
-    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "media": processor.media([video])}
+    ids = torch.tensor([example.input_ids], device=device)
+    media = {k: v.to(device, model.dtype if v.is_floating_point() else v.dtype) for k, v in
+             processor.media([video]).items()}  # fmt: skip
+    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "media": media}
 
 
 def roll_shared(model, batch, group: int, length: int):
@@ -111,26 +124,26 @@ def logps_unshared(model, many, ids):
     return out.logits[:, :-1].float().log_softmax(-1).gather(2, ids.unsqueeze(2)).squeeze(2)
 
 
-def measure(side: str, shape: dict[str, int]) -> dict:
-    """CPU seconds of rollout and update, peak memory in MB, the tokens and the mean log-probability."""
+def measure(side: str, shape: dict[str, int], device: str) -> dict:
+    """Seconds of rollout and update, peak memory in MB, the tokens and the mean log-probability."""
     group, length = shape["group"], shape["length"]
-    model, batch = prepared(shape["keys"])
+    model, batch = prepared(shape["keys"], device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9)
-    advantages = torch.linspace(-1, 1, group).unsqueeze(1)
+    advantages = torch.linspace(-1, 1, group, device=device).unsqueeze(1)
     many = repeated(batch, group)
-    start = memory()
+    start, clock = memory(device), clock_of(device)
     times: list[list[float]] = []
     for _ in range(2):
         model.eval()
-        began = time.process_time()
+        began = clock()
         if side == "shared":
             ids, media = roll_shared(model, batch, group, length)
         else:
             ids = roll_unshared(model, many, length)
-        middle = time.process_time()
+        middle = clock()
         model.train()
         if side == "shared":
-            owner = torch.zeros(group, dtype=torch.long)
+            owner = torch.zeros(group, dtype=torch.long, device=device)
             given = {"media": media, "completion_ids": ids, "completion_mask": torch.ones_like(ids), "owner": owner}
             logps, _ = completion_logps(model, batch | given, 1.0, "sdpa")
         else:
@@ -138,20 +151,34 @@ def measure(side: str, shape: dict[str, int]) -> dict:
         (logps * advantages).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        times.append([middle - began, time.process_time() - middle])
+        times.append([middle - began, clock() - middle])
     rollout, update = min(t[0] for t in times), min(t[1] for t in times)
     return {
         "rollout_s": rollout,
         "update_s": update,
-        "peak_mb": memory() - start,
+        "peak_mb": memory(device) - start,
         "prefix": batch["input_ids"].shape[1],
         "ids": ids.tolist(),
         "logp": logps.mean().item(),
     }
 
 
-def memory() -> float:
-    """Peak of resident memory so far, MB."""
+def clock_of(device: str) -> Callable[[], float]:
+    """Processor time; of a GPU the wall's, when all that was started is done."""
+    if device == "cpu":
+        return time.process_time
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+def memory(device: str) -> float:
+    """Peak of resident memory so far, of a GPU of what was allocated, MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -166,12 +193,36 @@ def apart(job: dict) -> dict:
 
 def compare(shape: dict[str, int]) -> dict[str, float]:
     """Both sides at one shape, which must agree: a row of the table."""
-    made = {side: apart({"side": side, "shape": shape}) for side in SIDES}
+    made = {side: apart({"side": side, "shape": shape, "device": "cpu"}) for side in SIDES}
     ours, theirs = made.values()
     assert ours["ids"] == theirs["ids"], f"greedy tokens differ at {shape}"
     assert abs(ours["logp"] - theirs["logp"]) < 1e-5 * abs(theirs["logp"]), (ours["logp"], theirs["logp"])
+    return row_of(shape, made)
+
+
+def row_of(shape: dict[str, int], made: dict[str, dict]) -> dict[str, float]:
     columns = {f"{side}_{name}": round(found[name], 3) for side, found in made.items() for name in MEASURED}
-    return {**shape, "prefix": ours["prefix"], **columns}
+    return {**shape, "prefix": made["shared"]["prefix"], **columns}
+
+
+def on_gpu(console: Console) -> None:
+    """The 7B shape, one side after the other, and how busy the GPU was."""
+    made, busy = {}, {}
+    for side in SIDES:
+        words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watch:
+            try:
+                made[side] = apart({"side": side, "shape": ON_GPU, "device": "cuda"})
+            finally:
+                watch.terminate()
+            seen = [float(line) for line in watch.stdout.read().split()]
+        busy[side] = sum(seen) / max(1, len(seen))
+    show([row_of(ON_GPU, made)], console)
+    ours, theirs = (torch.tensor(made[side]["ids"]) for side in SIDES)
+    means = ", ".join(f"{found['logp']:.4f}" for found in made.values())
+    console.print(f"mean utilization, loading included: {', '.join(f'{b:.0f} %' for b in busy.values())}")
+    console.print(f"greedy tokens that agree: {(ours == theirs).float().mean():.1%}; mean log-probability: {means}")
+    console.print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
 
 
 def ratios(row: dict[str, float]) -> dict[str, float]:
@@ -227,12 +278,18 @@ def measured(path: Path) -> list[dict[str, float]]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--most", type=int, default=99, help="shapes to measure in this call, the base shape first")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options.add_argument("--out", type=Path, default=Path("docs/results"))
     options.add_argument("--one", help=argparse.SUPPRESS)
     given = options.parse_args()
     torch.set_num_threads(1)
     if given.one:
         sys.stdout.write(json.dumps(measure(**json.loads(given.one))) + "\n")
+        return
+    if given.device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("error: --device cuda: no GPU is visible")
+        on_gpu(Console(width=110))
         return
     given.out.mkdir(parents=True, exist_ok=True)
     path, console = given.out / "grpo_speed.csv", Console(width=110)

@@ -165,7 +165,8 @@ def test_grpo_without_held_out_prompts_says_so_at_once(data, trained, tmp_path):
     assert "held_out_before" not in json.loads((tmp_path / "paper" / "grpo" / "done.json").read_text())
 
 
-@pytest.mark.parametrize("stage", [pytest.param("distortion", marks=pytest.mark.slow), "grpo"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["distortion", "grpo"])
 def test_a_dry_run_of_the_7b_model_needs_no_download(data, tmp_path, monkeypatch, capsys, stage):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -98,6 +98,7 @@ def only(root, name: str, *overrides: str) -> dict:
     return prepare(decode(DataPrepRun, composed("data_prep", values), "data_prep"), progress=False)
 
 
+@pytest.mark.slow
 def test_a_label_is_something_one_can_see(tmp_path):
     many = ["source.recipe.temporal_videos=[12,4]", "source.recipe.stills=[6,3]"]
     only(tmp_path, "distortion_temporal", *many, "source.recipe.width=64", "source.recipe.height=48")
