@@ -11,7 +11,7 @@ Results go to OUT/grpo_speed.csv; shapes that are in it are not measured again, 
 
 `--device cuda` measures one shape on a GPU, the 7B model with random weights in bf16 and gradient checkpointing (16 key
 and 240 motion frames, G 8, 256 tokens): seconds by the clock, allocated memory, utilization as nvidia-smi tells it. In
-bf16 near ties may fall either way, so the two sides' greedy tokens are compared and their share is shown. About 70 GB.
+bf16 near ties may fall either way, so the two sides' greedy tokens are compared and their share is shown. Not run yet.
 """
 
 import argparse

@@ -17,6 +17,20 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def typed(monkeypatch, capfd):
+    """`typed("score", ...)`: the command `vqa2` in this process, as (exit code, stdout, stderr)."""
+    from vqa2.cli import main
+
+    def call(*words: str) -> tuple[int | None, str, str]:
+        monkeypatch.setattr("sys.argv", ["vqa2", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, *capfd.readouterr()
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "synthetic"

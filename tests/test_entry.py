@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vqa2 import api, load
-from vqa2.cli import app, main
+from vqa2.cli import app
 from vqa2.core.config import build
 from vqa2.core.errors import DataError, MediaError
 from vqa2.core.records import Query
@@ -165,33 +165,36 @@ def test_files_that_are_no_video_are_named_with_their_reason(trained, tmp_path):
         ("clip.mp4", "empty", "no trained model here"),
     ],
 )
-def test_nothing_to_score_or_to_score_with_is_one_line(trained, tmp_path, monkeypatch, capfd, target, model, say):
+def test_nothing_to_score_or_to_score_with_is_one_line(trained, tmp_path, typed, target, model, say):
     (tmp_path / "empty").mkdir()
     (tmp_path / "clip.mp4").write_bytes(b"0")
     folder = {"trained": trained, "empty": tmp_path / "empty"}[model]
-    monkeypatch.setattr("sys.argv", ["vqa2", "score", str(tmp_path / target), "--model", str(folder)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    code, _, err = typed("score", str(tmp_path / target), "--model", str(folder))
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert say in line
 
 
-def test_evaluation_reports(trained, data_root, tmp_path):
+def test_evaluation_reports_and_resumes(trained, data_root, tmp_path):
     run = tmp_path / "runs"
     shutil.copytree(trained, run / "tiny" / "understanding")
-    done = call(
+    command = [
         "eval.py", "benchmark=qbench-video", f"runs={run}",
         f"predictor.folder={run / 'tiny' / 'understanding' / 'model'}",
         f"benchmarks.qbench-video.file={data_root / 'benchmark' / 'qbench_video.json'}",
         f"benchmarks.qbench-video.video_root={data_root / 'media' / 'test'}", "predictor.max_new_tokens=8",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ]  # fmt: skip
+    first = call(*command)
+    assert first.returncode == 0, first.stderr
     report = json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text())
     assert report["n_expected"] == 16
     page = (run / "tiny" / "report.html").read_text()
     assert "qbench-video" in page
     assert "is not a mean opinion score" in page
+    stamp = (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text()
+    assert call(*command).returncode == 0
+    assert json.loads((run / "tiny" / "eval" / "qbench-video" / "report.json").read_text()) == report
+    assert (run / "tiny" / "eval" / "qbench-video" / "answers.jsonl").read_text() == stamp
 
 
 def test_a_set_row_that_is_malformed_names_file_and_line(tmp_path):

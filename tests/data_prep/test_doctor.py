@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from data_prep import doctor
 from data_prep.doctor import Diagnosis, diagnose, verdict
 from data_prep.run import DataPrepRun, prepare
-from vqa2.cli import app, main
+from vqa2.cli import app
 from vqa2.core.config import build, decode
 from vqa2.core.errors import ConfigError, DataError
 from vqa2.core.progress import bars
@@ -153,21 +153,14 @@ def test_a_prepared_root_is_checked_against_its_record(tmp_path):
     assert diagnose(replace(run, out=str(tmp_path / "other")), object()).wanted == 0
 
 
-def test_the_command_lists_and_exits_with_2(tmp_path, monkeypatch, capfd):
-    def call(*words: str) -> tuple[int | None, str, str]:
-        """(exit code, stdout, stderr)"""
-        monkeypatch.setattr("sys.argv", ["vqa2", "doctor", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return left.value.code, *capfd.readouterr()
-
-    code, _, err = call("data=synthetic", f"out={tmp_path / 'none'}")
+def test_the_command_lists_and_exits_with_2(tmp_path, typed):
+    code, _, err = typed("doctor", "data=synthetic", f"out={tmp_path / 'none'}")
     assert not code, err
     assert "0 of 0 files are there and whole" in err
     (tmp_path / "a.manifest.json").write_text(json.dumps({"sha256": {"a.train.jsonl": "aa"}}))
-    code, out, err = call("data=synthetic", f"out={tmp_path}")
+    code, out, err = typed("doctor", "data=synthetic", f"out={tmp_path}")
     assert (code, out) == (2, f"missing: {tmp_path / 'a.train.jsonl'}\n")
     assert err.splitlines()[-1] == "error: synthetic: 1 of 1 files missing, 0 broken (listed above)"
-    _, _, refused = call("workers=1")
+    _, _, refused = typed("doctor", "workers=1")
     assert "data: name a source: data=<" in refused
     assert "|folder|" in refused
